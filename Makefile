@@ -1,0 +1,39 @@
+# make qg    makes .venv, installs, runs the main case;   make test   makes .venv, installs, runs the tests
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: qg test lint bench notebooks clean
+qg: $(VENV)/installed
+	$(RUN) cases/qg_two_layer.py $(ARGS)
+
+test: $(VENV)/installed
+	$(RUN) -m pytest -q $(ARGS)
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+bench: $(VENV)/installed bench/.venv/installed
+	$(RUN) bench/qg_speed.py $(ARGS)
+	$(RUN) bench/qg_climate.py $(ARGS)
+
+notebooks: $(VENV)/installed
+	$(RUN) -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q -c constraints.txt -e ".[fast,scale,test,notebooks]"
+	touch $@
+
+# pyqg 0.7.2 in an environment of its own; needs FFTW's headers (Debian: libfftw3-dev)
+bench/.venv/installed: bench/requirements.txt bench/constraints.txt
+	$(PYTHON) -m venv bench/.venv
+	bench/.venv/bin/pip install -q -c bench/constraints.txt setuptools setuptools_scm wheel cython numpy
+	bench/.venv/bin/pip install -q -c bench/constraints.txt --no-build-isolation -r bench/requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) bench/.venv runs

@@ -1,0 +1,90 @@
+"""What every case script shares: common options, one-line errors, output folders, summaries."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+import xarray
+
+import sciml
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of every case."""
+
+    preset: Literal["quick", "default", "full"] = "default"
+    """How long the run is: quick (seconds), default (minutes), full (the paper's scale)."""
+    out: Path | None = None
+    """Folder for results (default: runs/ and the case's name)."""
+    seed: int = 0
+    """Seed of all randomness; the same seed gives the same bits on the same machine."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+
+
+class Refused(Exception):
+    """A request that cannot be met; its text is all that the user is shown."""
+
+
+def main(run: Callable[[Any], None], options: type) -> None:
+    """Parse the command line into ``options``, call ``run``; bad input ends with one line and exit status 2."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    chosen = tyro.cli(options, description=sys.modules["__main__"].__doc__)
+    try:
+        run(chosen)
+    except (Refused, ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what was written is kept, go on with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
+def device(name: str) -> str:
+    """``auto`` means CUDA where there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Refused("--device cuda: no CUDA device is available here; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def folder(path: Path) -> Path:
+    """Make the folder and prove that it can be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise Refused(f"cannot write to --out {path}: {error.strerror or error}") from None
+    return path
+
+
+def write_summary(path: Path, options: Any, numbers: dict[str, Any], started: float) -> None:
+    """``summary.json``: headline numbers, options, versions, wall time; written under a temporary name first."""
+    chosen = asdict(options)
+    summary = {
+        "results": numbers,
+        "options": {n: str(v) if isinstance(v, Path) else v for n, v in chosen.items()},
+        "versions": {
+            "sciml": sciml.__version__,
+            "torch": torch.__version__,
+            "xarray": xarray.__version__,
+            "python": platform.python_version(),
+        },
+        "threads": torch.get_num_threads(),
+        "wall_seconds": round(time.monotonic() - started, 2),
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(summary, indent=2) + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,231 @@
+"""Two-layer quasi-geostrophic turbulence: the truth that every method of this package is run against.
+
+    d q_i/dt + J(psi_i, q_i) + U_i dx q_i + Qy_i dx psi_i = drag, relaxation, sponge, small-scale dissipation
+    q_i = lap psi_i + (S psi)_i
+
+Configurations: eddy and jet (Ross et al. 2023, JAMES 15, e2022MS003258; the former is pyqg's default), phillips (equal
+layers, strong shear), relaxation_jet (MEDIDA, JAMES 16(3), 2023MS004033; nondimensional, its "days" are time units).
+
+Writes fields (q, psi, u, v), diagnostics.nc (spectra and energy budget), pictures and summary.json. Expected for eddy
+at 64^2 after 5 years: eddy kinetic energy near 4.9e-4 (upper) and 3.0e-5 m2 s-2 (lower layer); docs/results.md compares
+it with pyqg. Run time on one core: quick 10 s, default 1 minute, full (256^2, ten years) about 3 hours.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from common import Common, Refused, device, folder, main, write_summary
+
+import sciml as sm
+from sciml import plot
+from sciml.cluster import over_members
+from sciml.data import attributes, coordinates, model_attributes, qg_fields, time_coordinate, write_netcdf
+from sciml.equation.qg import QuasiGeostrophic
+from sciml.record import Means, record, unfinished
+from sciml.rollout import check_stability
+from sciml.score import table
+from sciml.spectra import dataset, residual
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    config: Literal["eddy", "jet", "phillips", "relaxation_jet"] = "eddy"
+    """Set-up of the flow."""
+    nx: int | None = None
+    """Points in x (default: 64, full 256; relaxation_jet 96)."""
+    ny: int | None = None
+    """Points in y (default: as many as in x; relaxation_jet twice as many)."""
+    days: float | None = None
+    """Length of the recorded run, days (relaxation_jet: time units)."""
+    spinup_days: float | None = None
+    """Days before recording begins."""
+    dt: float | None = None
+    """Time step, s (default: 7200 s at 64 points, less in proportion above; relaxation_jet: 0.025)."""
+    every_days: float | None = None
+    """Days between records; spectra are averaged over the records."""
+    members: int = 1
+    """Ensemble members, with different initial eddies."""
+    stepper: Literal["euler", "ab3", "rk4", "etdrk4", "imex"] | None = None
+    """Time stepper (default: ab3, as pyqg; etdrk4 for relaxation_jet, whose hyperviscosity is stiff)."""
+    precision: Literal["float32", "float64"] = "float64"
+    """Precision of the run."""
+    format: Literal["netcdf", "zarr"] = "netcdf"
+    """Format of the fields; zarr with --cluster writes one group per member."""
+    cluster: str | None = None
+    """Run the members over dask: "local", or the address of a scheduler."""
+    resume: bool = False
+    """Continue a run that was interrupted, or make a finished one longer (with a larger --days)."""
+    overwrite: bool = False
+    """Start again in a folder that holds an unfinished run."""
+    movie: bool = False
+    """Also write an animation of the PV of both layers."""
+
+
+DAY = 86400.0
+LENGTHS = {  # spin-up days, recorded days, days between records
+    "quick": (360.0, 360.0, 10.0),
+    "default": (1800.0, 1800.0, 10.0),
+    "full": (1800.0, 1800.0, 10.0),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run in steps: everything that the options leave open is decided here."""
+
+    eq: QuasiGeostrophic
+    step: sm.Step
+    spinup: int
+    n: int
+    every: int
+    day: float
+    identity: dict
+
+
+def plan(o: Options) -> Plan:
+    """Turn options into a model and numbers of steps."""
+    jet_units = o.config == "relaxation_jet"
+    day = 1.0 if jet_units else DAY
+    nx = o.nx or (96 if jet_units else 256 if o.preset == "full" else 64)
+    precision = {"float32": torch.float32, "float64": torch.float64}[o.precision]
+    for name in ("nx", "ny", "days", "every_days", "dt", "members"):
+        value = getattr(o, name)
+        if value is not None and not value > 0:
+            raise Refused(f"--{name.replace('_', '-')} must be positive, got {value}")
+    if min(nx, o.ny or nx) < 8:
+        raise Refused("--nx and --ny must be at least 8")
+    eq = sm.preset(o.config, nx, o.ny, dtype=precision, device=device(o.device))
+    spinup, days, every = LENGTHS[o.preset]
+    if jet_units and o.preset == "quick":
+        spinup, days = 50.0, 50.0
+    spinup, days, every = (default if v is None else v for v, default in
+                           ((o.spinup_days, spinup), (o.days, days), (o.every_days, every)))  # fmt: skip
+    if spinup < 0:
+        raise Refused(f"--spinup-days must not be negative, got {spinup}")
+    dt = o.dt or (0.025 if jet_units else 7200.0 / max(1, nx / 64))
+    between = max(1, round(every * day / dt))
+    steps = {name: round(v * day / dt / between) * between for name, v in (("spinup", spinup), ("n", days))}
+    if steps["n"] == 0:
+        raise Refused(f"--days {days:g} is shorter than the time between records, --every-days {every:g}")
+    stepper = o.stepper or ("etdrk4" if jet_units else "ab3")
+    identity = {
+        "config": o.config, "grid (y, x)": list(eq.grid.shape), "dt": dt, "stepper": stepper, "precision": o.precision,
+        "seed": o.seed, "members": o.members, "steps between records": between, "spin-up steps": steps["spinup"],
+        "parameters": json.loads(model_attributes(eq)["equation_parameters"]),
+    }  # fmt: skip
+    return Plan(eq, sm.STEPPERS[stepper](eq, dt), steps["spinup"], steps["n"], between, day, identity)
+
+
+def one_record(p: Plan, state: sm.State, batched: bool) -> xr.Dataset:
+    """The fields of a state as a Dataset with one time."""
+    dims = ("time", *(("member",) if batched else ()), "lev", "y", "x")
+    data = {n: (dims, f[None].cpu().numpy(), attributes(n)) for n, f in qg_fields(p.eq, state.z).items()}
+    coords = {**coordinates(p.eq), "time": time_coordinate([state.time])}
+    return xr.Dataset(data, coords, {"Conventions": "CF-1.11", **model_attributes(p.eq)})
+
+
+def simulate(o: Options, out: Path, member: int | None = None) -> Means:
+    """Run all members in one batch, or one ``member`` alone, and return the means of its diagnostics."""
+    torch.set_num_threads(torch.get_num_threads() if member is None else 1)
+    p = plan(o)
+    batch = o.members if o.members > 1 and member is None else None
+
+    def start() -> sm.State:
+        state = p.step.init(sm.random_pv(p.eq, seed=o.seed + (member or 0), members=batch), seed=o.seed)
+        check_stability(p.step, state)
+        return state
+
+    means, _ = record(
+        p.step, start, p.n, p.every, p.spinup, out,
+        fields=partial(one_record, p, batched=batch is not None),
+        values=lambda state: sm.diagnostics(p.eq, state.z, p.step.dt),
+        identity=p.identity | ({} if member is None else {"member": member}),
+        form=o.format, name="fields" if member is None else f"fields.zarr/member_{member:03d}",
+        resume=o.resume, progress=o.config,
+    )  # fmt: skip
+    return means
+
+
+def finish(o: Options, p: Plan, out: Path, means: Means, started: float) -> None:
+    """Diagnostics file, pictures, summary and the printed table."""
+    mean = means.mean()
+    elapsed = (means.n - 1) * p.every * p.step.dt
+    mean["residual"] = residual(p.eq, mean, means.first, means.last, elapsed)
+    diagnostics = dataset(p.eq, mean)
+    diagnostics.attrs |= {"records": means.n, "averaged_days": elapsed / p.day}
+    write_netcdf(diagnostics, out / "diagnostics.nc")
+    with sm.open_run(out) as fields:
+        results = pictures(o, p, out, fields, diagnostics)
+    write_summary(out / "summary.json", o, results, started)
+    unit = "" if p.day == 1.0 else " m2 s-2"
+    print(table({f"layer {i + 1}": {f"EKE{unit}": v} for i, v in enumerate(results["EKE"])}))
+    print(f"generation {results['APEgen']:.4g}, drag {-results['EKEdiss']:.4g}, budget residual (rms over k, of the "
+          f"largest term) {results['budget_residual']:.2g}\nresults in {out}")  # fmt: skip
+
+
+def pictures(o: Options, p: Plan, out: Path, fields: xr.Dataset, diagnostics: xr.Dataset) -> dict:
+    """Write all pictures; returns the headline numbers."""
+    q = fields["q"].isel(member=0) if "member" in fields.dims else fields["q"]
+    days = fields["time"].values / p.day
+    when = "" if p.day == 1.0 else f", day {days[-1]:.0f}"
+    plot.save(plot.maps(q.isel(time=-1), f"{o.config}: potential vorticity{when}"), out / "pv.png")
+    plot.save(plot.spectra(diagnostics), out / "spectra.png")
+    plot.save(plot.budget(diagnostics), out / "budget.png")
+    energy = 0.5 * (fields["u"] ** 2 + fields["v"] ** 2).mean(("y", "x"))
+    energy = (energy.mean("member") if "member" in energy.dims else energy).transpose("time", "lev")
+    labels = [f"layer {i}" for i in fields["lev"].values]
+    x_label = "time (days)" if p.day == DAY else "time"
+    plot.save(plot.series(days, energy.values, labels, "eddy kinetic energy (m² s⁻²)", x_label), out / "energy.png")
+    if o.movie:
+        plot.movie(q, out / "pv.gif")
+    d = diagnostics.mean("member") if "member" in diagnostics.dims else diagnostics
+    terms = {n: np.abs(d[n].values).max() for n in ("KEflux", "APEflux", "APEgenspec") if n in d}
+    return {
+        "EKE": d["EKE"].values.tolist(),
+        "APEgen": float(d["APEgen"]),
+        "EKEdiss": float(d["EKEdiss"]),
+        "budget_residual": float(np.sqrt(np.mean(d["residual"].values ** 2)) / max(terms.values())),
+        "records": diagnostics.attrs["records"],
+        "days": float(days[-1]),
+    }
+
+
+def run(o: Options) -> None:
+    started = time.monotonic()
+    p = plan(o)
+    out = folder(o.out or Path("runs") / f"qg_two_layer-{o.config}")
+    left = unfinished(out, p.spinup + p.n)
+    if left is not None and not (o.resume or o.overwrite):
+        raise Refused(f"{out} holds a run that stopped after {left * p.step.dt / p.day:.0f} days; continue it with "
+                      "--resume, or start again with --overwrite")  # fmt: skip
+    if o.cluster is None:
+        means = simulate(o, out)
+    else:
+        if o.format != "zarr":
+            raise Refused("--cluster writes one zarr group per member: add --format zarr")
+        (out / "fields.zarr").mkdir(exist_ok=True)
+        parts = over_members(partial(simulate, o, out), range(o.members), o.cluster)
+        means = gather(parts)
+    finish(o, p, out, means, started)
+
+
+def gather(parts: list[Means]) -> Means:
+    """Means of members that ran alone, stacked along a member axis."""
+
+    def stacked(group: str) -> dict:
+        return {n: torch.stack([getattr(m, group)[n] for m in parts]) for n in getattr(parts[0], group)}
+
+    return replace(parts[0], **{g: stacked(g) for g in ("total", "first", "last")})
+
+
+if __name__ == "__main__":
+    main(run, Options)

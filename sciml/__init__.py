@@ -1,0 +1,60 @@
+"""Scientific machine learning for PDEs and geoscience on shared xarray grids."""
+
+from sciml.data import from_dataset, open_run, to_dataset
+from sciml.equation.advection import Advection
+from sciml.equation.base import Equation, Term
+from sciml.equation.burgers import Burgers
+from sciml.equation.expression import parse
+from sciml.equation.forcing import ring_forcing
+from sciml.equation.kuramoto import KuramotoSivashinsky
+from sciml.equation.lorenz import Lorenz63, Lorenz96
+from sciml.equation.presets import preset
+from sciml.equation.qg import LayeredQG, TwoLayerQG
+from sciml.equation.stability import stability, vertical_modes
+from sciml.equation.vorticity import Vorticity
+from sciml.grid import Grid
+from sciml.initial import random_field, random_pv, rossby_wave, taylor_green
+from sciml.rollout import BlowUp, Trajectory, rollout
+from sciml.spectra import diagnostics, isotropic, spectra
+from sciml.step import STEPPERS, State, Step, ab3, etdrk4, euler, imex, rk4
+
+__version__ = "0.1.0"
+__all__ = [
+    "STEPPERS",
+    "Advection",
+    "BlowUp",
+    "Burgers",
+    "Equation",
+    "Grid",
+    "KuramotoSivashinsky",
+    "LayeredQG",
+    "Lorenz63",
+    "Lorenz96",
+    "State",
+    "Step",
+    "Term",
+    "Trajectory",
+    "TwoLayerQG",
+    "Vorticity",
+    "ab3",
+    "diagnostics",
+    "etdrk4",
+    "euler",
+    "from_dataset",
+    "imex",
+    "isotropic",
+    "open_run",
+    "parse",
+    "preset",
+    "random_field",
+    "random_pv",
+    "ring_forcing",
+    "rk4",
+    "rollout",
+    "rossby_wave",
+    "spectra",
+    "stability",
+    "taylor_green",
+    "to_dataset",
+    "vertical_modes",
+]

@@ -1,0 +1,202 @@
+"""An equation: prognostic fields and a sum of named terms, from which everything else is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sciml.equation.expression import Expr, Field, Number, leaves
+from sciml.equation.readings import NotLinear, Spectral, multipliers
+from sciml.grid import Grid
+
+Tendency = Callable[["Equation", Tensor, float], Tensor]
+Noise = Callable[["Equation", torch.Generator, tuple[int, ...]], Tensor]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named term of the tendency of one prognostic field."""
+
+    field: str
+    name: str
+    expr: Expr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equation:
+    r"""Interface of all equations, :math:`\partial_t z_i = \sum_{terms} T(z)`.
+
+    A subclass states ``prognostic``, ``own_terms``, ``params`` and, where it has them, ``units``, ``diagnostic`` and
+    ``fixed``. Its state ``z`` holds the coefficients of the prognostic fields, shape ``(..., n, *grid.modes)``.
+
+    Parameters
+    ----------
+    grid : where the fields live
+    extra : further terms; ``equation + Term("q2", "missing", parse("-1e-7*lap(psi2)"))`` adds one
+    tendencies : further tendencies given as functions ``(equation, z, t) -> dz/dt`` (coefficients, shape of ``z``)
+    noise : white noise ``(equation, generator, batch) -> W`` added as ``sqrt(dt) W`` after every step
+    """
+
+    grid: Grid
+    extra: tuple[Term, ...] = ()
+    tendencies: tuple[Tendency, ...] = ()
+    noise: Noise | None = None
+
+    # -- what a subclass states --------------------------------------------------------------------------------------
+    @property
+    def prognostic(self) -> tuple[str, ...]:
+        """Names of the fields that are stepped."""
+        raise NotImplementedError
+
+    @property
+    def own_terms(self) -> Iterable[Term]:
+        raise NotImplementedError
+
+    @property
+    def params(self) -> Mapping[str, float]:
+        """Values of the parameters that the terms name."""
+        return {}
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Units of fields and parameters."""
+        return {}
+
+    @property
+    def diagnostic(self) -> Mapping[str, Tensor]:
+        """Fields that follow from the state: real multipliers ``(n, *grid.modes)``, summed over the state."""
+        return {}
+
+    @property
+    def fixed(self) -> Mapping[str, Tensor]:
+        """Fields that never change, as coefficients."""
+        return {}
+
+    @property
+    def filter(self) -> Tensor | None:
+        """Factor that multiplies the new state after every step."""
+        return None
+
+    def cfl(self, z: Tensor, dt: float) -> float:
+        """Courant number of the state, 0 where nothing is advected."""
+        return 0.0
+
+    # -- what follows ------------------------------------------------------------------------------------------------
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        terms = (*self.own_terms, *self.extra)
+        known = {*self.prognostic, *self.diagnostic, *self.fixed}
+        for term in terms:
+            if term.field not in self.prognostic:
+                raise ValueError(f"term {term.name!r} is for {term.field!r}; prognostic fields: {self.prognostic}")
+            if unknown := leaves(term.expr, Field) - known:
+                raise ValueError(f"term {term.name!r} names unknown fields {sorted(unknown)}; known: {sorted(known)}")
+        return terms
+
+    @cached_property
+    def _split(self) -> tuple[Tensor, tuple[Term, ...]]:
+        """Linear operator and the terms that are not part of it."""
+        n = len(self.prognostic)
+        shape = (n, n, *self.grid.modes)
+        L = torch.zeros(shape, dtype=torch.complex128, device=self.grid.device)
+        rest = []
+        for term in self.terms:
+            try:
+                symbol = multipliers(term.expr, self.grid, self.params)
+            except NotLinear:
+                rest.append(term)
+                continue
+            if set(symbol) & set(self.fixed):
+                rest.append(term)
+                continue
+            row = torch.zeros_like(L[0])
+            for name, m in symbol.items():
+                row = row + (m * self.diagnostic[name] if name in self.diagnostic else m * self._unit(name))
+            L = L + self._unit(term.field)[:, None] * row
+        return L, tuple(rest)
+
+    def _unit(self, name: str) -> Tensor:
+        n = len(self.prognostic)
+        return torch.eye(n, dtype=torch.float64, device=self.grid.device)[self.prognostic.index(name)][:, None, None]
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """All linear terms with constant coefficients as one operator ``(n, n, *grid.modes)``, complex128."""
+        return self._split[0]
+
+    @cached_property
+    def _linear(self) -> Tensor:
+        return self.grid.complex(self.linear)
+
+    def fields(self, z: Tensor) -> dict[str, Tensor]:
+        """Coefficients of every field by name: prognostic, diagnostic and fixed."""
+        out = {name: z[..., i, :, :] for i, name in enumerate(self.prognostic)}
+        out |= {name: (self.grid.real(m) * z).sum(-3) for name, m in self.diagnostic.items()}
+        return out | dict(self.fixed)
+
+    def tendency(self, z: Tensor, t: float = 0.0) -> Tensor:
+        """dz/dt of all terms (noise and filter belong to the step)."""
+        return apply(self._linear, z) + self.nonlinear(z, t)
+
+    def nonlinear(self, z: Tensor, t: float = 0.0) -> Tensor:
+        """dz/dt of everything that is not in :attr:`linear`."""
+        return self.evaluate(z, self._split[1], t) + sum(f(self, z, t) for f in self.tendencies)
+
+    def evaluate(self, z: Tensor, terms: Iterable[Term], t: float = 0.0) -> Tensor:
+        """dz/dt of the given terms, read one by one: the reference that faster paths are tested against."""
+        read = Spectral(self.grid, self.fields(z), self.params, t)
+        rows = [torch.zeros_like(z[..., 0, :, :]) for _ in self.prognostic]
+        for term in terms:
+            i = self.prognostic.index(term.field)
+            rows[i] = rows[i] + read(term.expr)
+        return torch.stack(rows, dim=-3)
+
+    def by_term(self, z: Tensor, t: float = 0.0) -> dict[str, Tensor]:
+        """dz/dt of each term by name; tendencies given as functions are summed as ``added``."""
+        names = dict.fromkeys(term.name for term in self.terms)
+        out = {n: self.evaluate(z, [term for term in self.terms if term.name == n], t) for n in names}
+        if self.tendencies:
+            out["added"] = torch.stack([f(self, z, t) for f in self.tendencies]).sum(0)
+        return out
+
+    def init(self, fields: Tensor) -> Tensor:
+        """State of fields given on the grid, shape ``(..., n, ny, nx)``."""
+        fields = self.grid.real(fields)
+        expected = (len(self.prognostic), *self.grid.shape)
+        if fields.shape[-3:] != expected:
+            raise ValueError(
+                f"fields must have shape (..., {', '.join(map(str, expected))}), got {tuple(fields.shape)}"
+            )
+        return self.grid.fft(fields)
+
+    def read(self, z: Tensor) -> Tensor:
+        """Prognostic fields on the grid."""
+        return self.grid.ifft(z)
+
+    def with_tendency(self, f: Tendency) -> Equation:
+        """The equation with a further tendency ``f(equation, z, t)``."""
+        return replace(self, tendencies=(*self.tendencies, f))
+
+    def __add__(self, other: Term | Iterable[Term]):
+        """The equation with further terms; anything with an attribute ``terms`` will do."""
+        more = (other,) if isinstance(other, Term) else tuple(getattr(other, "terms", other))
+        return replace(self, extra=(*self.extra, *more))
+
+    def __str__(self) -> str:
+        lines = []
+        for name in self.prognostic:
+            lines.append(f"d {name}/dt =")
+            lines += [f"    + ({t.expr})  [{t.name}]" for t in self.terms if t.field == name and t.expr != Number(0)]
+        lines += [f"{name} = {float(v):.6g} {self.units.get(name, '1')}" for name, v in self.params.items()]
+        return "\n".join(lines)
+
+
+def apply(M: Tensor, z: Tensor) -> Tensor:
+    """Matrix per wavevector ``(m, n, ...)`` times state ``(..., n, ...)``."""
+    if M.shape[0] == 1:
+        return M[0] * z
+    return (M * z.unsqueeze(-4)).sum(-3)

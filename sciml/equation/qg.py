@@ -1,0 +1,377 @@
+r"""Quasi-geostrophic flow in layers on a doubly periodic beta plane.
+
+.. math::
+    \partial_t q_i + J(\psi_i, q_i) + U_i \partial_x q_i + V_i \partial_y q_i
+        + Q_{y,i} \partial_x \psi_i - Q_{x,i} \partial_y \psi_i
+        = -\delta_{in} (r \nabla^2 \psi_n + J(\psi_n, \eta) + U_n \eta_x + V_n \eta_y)
+        + \text{relaxation, sponge, dissipation},
+
+    q_i = \nabla^2 \psi_i + (S \psi)_i, \qquad
+    Q_{y,i} = \beta - U_{i,yy} - (S U)_i, \qquad Q_{x,i} = (S V)_i .
+
+All fields are anomalies from the mean flow. Vallis (2017), chapter 5; the two-layer form and its numbers are pyqg's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciml.equation import qg_fast
+from sciml.equation.base import Equation, Term, apply
+from sciml.equation.expression import Expr, Field, J, Param, dx, dy, lap, mean_x
+
+Profile = float | np.ndarray | Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuasiGeostrophic(Equation):
+    """What layered models share; use :class:`LayeredQG` or :class:`TwoLayerQG`.
+
+    Parameters (SI units, or any consistent set)
+    ----------
+    beta : planetary PV gradient [m-1 s-1]
+    rek : linear bottom drag, on the lowest layer [s-1]
+    f0 : Coriolis parameter, used for layers and sea-surface height [s-1]
+    nu, nu_order : (hyper)viscosity of order p, ``-(-1)^p nu lap^p q`` [m^2p s-1]
+    nu_axes : the anisotropic form ``-nu_axes (k^2p + l^2p) q`` of the same order p (MEDIDA's is p = 4)
+    filterfac : strength of pyqg's exponential filter, 0 for none; pyqg uses 23.6
+    topography : PV of the bottom topography ``f0 h / H_n`` on the grid, ``(ny, nx)`` [s-1]
+    relax, relax_jet, psi_R : thermal relaxation of the upper interface, ``+-(relax (psi_1 - psi_2) - relax_jet psi_R)``
+        in layers 1 and 2 [s-1 L-2, L the unit of length]; psi_R ``(ny, nx)`` or ``(ny, 1)`` [m2 s-1]
+    sponge : rate ``s(y)`` that damps the non-zonal part of q, ``(ny,)`` or a number [s-1]
+    """
+
+    beta: float = 0.0
+    rek: float = 0.0
+    f0: float = 1e-4
+    nu: float = 0.0
+    nu_axes: float = 0.0
+    nu_order: int = 4
+    filterfac: float = 0.0
+    topography: Profile | None = None
+    relax: float = 0.0
+    relax_jet: float = 0.0
+    psi_R: Profile | None = None
+    sponge: Profile | None = None
+
+    # -- stated by the two classes below -----------------------------------------------------------------------------
+    @property
+    def layers(self) -> tuple[float, ...]:
+        """Thickness of every layer, from the top [m]."""
+        raise NotImplementedError
+
+    @property
+    def S(self) -> Tensor:
+        """Stretching operator, ``(n, n)`` float64, in m-2: ``q = lap psi + S psi``."""
+        raise NotImplementedError
+
+    @property
+    def mean_flow(self) -> tuple[tuple[Profile, ...], tuple[float, ...]]:
+        """Mean flow ``U`` (numbers or profiles in y) and ``V`` (numbers), layer by layer."""
+        raise NotImplementedError
+
+    # -- names -------------------------------------------------------------------------------------------------------
+    @property
+    def n(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def prognostic(self) -> tuple[str, ...]:
+        return tuple(f"q{i + 1}" for i in range(self.n))
+
+    @property
+    def units(self):
+        out = {"beta": "m-1 s-1", "rek": "s-1", "nu": f"m{2 * self.nu_order} s-1", "relax": "m-2 s-1"}
+        out |= {"nu_axes": out["nu"], "relax_jet": "m-2 s-1"}
+        for i in range(1, self.n + 1):
+            out |= {f"U{i}": "m s-1", f"V{i}": "m s-1", f"Qy{i}": "m-1 s-1", f"Qx{i}": "m-1 s-1"}
+            out |= {f"q{i}": "s-1", f"psi{i}": "m2 s-1"}
+        return out
+
+    # -- inversion ---------------------------------------------------------------------------------------------------
+    @cached_property
+    def fraction(self) -> Tensor:
+        """Thickness fractions ``H_i / sum H``, float64."""
+        H = torch.tensor(self.layers, dtype=torch.float64, device=self.grid.device)
+        return H / H.sum()
+
+    @cached_property
+    def stretch(self) -> Tensor:
+        """``S - (k^2 + l^2) I``, shape ``(n, n, *modes)``: q from psi."""
+        eye = torch.eye(self.n, dtype=torch.float64, device=self.grid.device)
+        return self.S[:, :, None, None] - eye[:, :, None, None] * self.grid.K2
+
+    @cached_property
+    def invert(self) -> Tensor:
+        """psi from q, shape ``(n, n, *modes)``; of the domain mean only the baroclinic part, the barotropic is 0."""
+        A = self.stretch.movedim((0, 1), (-2, -1)).clone()
+        h = self.fraction
+        project = torch.eye(self.n, dtype=h.dtype, device=h.device) - h  # subtracts the thickness-weighted mean
+        scale = self.S.abs().max().clamp(min=1e-300)
+        A[0, 0] = self.S - scale * h
+        inverse = torch.linalg.inv(A)
+        inverse[0, 0] = inverse[0, 0] @ project
+        return inverse.movedim((-2, -1), (0, 1))
+
+    @property
+    def diagnostic(self):
+        return {f"psi{i + 1}": row for i, row in enumerate(self.invert)}
+
+    @cached_property
+    def _invert(self) -> Tensor:
+        return self.grid.real(self.invert)
+
+    def psi(self, z: Tensor) -> Tensor:
+        """Coefficients of the streamfunction of a state."""
+        return apply(self._invert, z)
+
+    def pv(self, psi: Tensor) -> Tensor:
+        """State ``z`` of a streamfunction given on the grid ``(..., n, ny, nx)``."""
+        return apply(self.grid.real(self.stretch), self.init(psi))
+
+    def velocity(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``u`` and ``v`` (anomalies) of every layer on the grid [m s-1]."""
+        psi = self.psi(z)
+        return self.grid.ifft(-self.grid.complex(self.grid.il) * psi), self.grid.ifft(
+            self.grid.complex(self.grid.ik) * psi
+        )
+
+    def energy(self, z: Tensor) -> Tensor:
+        """Energy per unit mass, ``-1/2 sum_i (H_i/H) <psi_i q_i>`` [m2 s-2]."""
+        return self.energy_spectrum(z, z).sum((-2, -1)) / 2
+
+    def energy_spectrum(self, z: Tensor, dz: Tensor) -> Tensor:
+        """``-sum_i (H_i/H) Re(psi_i* dz_i)`` per stored wavevector: the rate of change of energy if dz is dz/dt."""
+        h = self.grid.real(self.fraction)[:, None, None]
+        return -(h * (self.psi(z).conj() * dz).real).sum(-3) * self.grid.real(self.grid.weight)
+
+    def cfl(self, z: Tensor, dt: float) -> float:
+        u, v = self.velocity(z)
+        U, V = self.mean_flow
+        U = torch.stack([self._profile(a) for a in U])
+        V = torch.tensor(V, dtype=u.dtype, device=u.device)[:, None, None]
+        return float(((u + U).abs() / self.grid.dx + (v + V).abs() / self.grid.dy).amax() * dt)
+
+    def _profile(self, a: Profile) -> Tensor:
+        """A number, a profile ``(ny,)`` or a map as a tensor that broadcasts against ``(ny, nx)``."""
+        a = self.grid.real(torch.as_tensor(a))
+        a = a[:, None] if a.ndim == 1 else a
+        if a.ndim and torch.broadcast_shapes(a.shape, self.grid.shape) != self.grid.shape:
+            raise ValueError(f"a profile or map of shape {tuple(a.shape)} does not fit the grid {self.grid.shape}")
+        return a.expand(self.grid.shape)
+
+    # -- terms -------------------------------------------------------------------------------------------------------
+    @cached_property
+    def _gradients(self) -> tuple[list, list]:
+        """``Qy`` and ``Qx`` of every layer; numbers, or profiles in y where U is one."""
+        U, V = self.mean_flow
+        profiles = torch.stack([self.grid.fft(self._profile(u)) for u in U])
+        curvature = profiles * self.grid.real(-(self.grid.l**2))
+        SU = torch.einsum("ij,j...->i...", self.grid.complex(self.S), profiles)
+        Qy = self.grid.ifft(-curvature - SU)[..., :1]
+        S = self.S.tolist()
+        Qx = [sum(s * v for s, v in zip(row, V, strict=True)) for row in S]
+        varying = any(np.ndim(u) for u in U)
+        constant = [self.beta - sum(s * u for s, u in zip(row, U, strict=True)) for row in S] if not varying else []
+        return (constant or [q + self.beta for q in Qy]), Qx
+
+    @cached_property
+    def params(self):
+        U, V = self.mean_flow
+        Qy, Qx = self._gradients
+        out = {}
+        for i in range(self.n):
+            values = {f"U{i + 1}": U[i], f"V{i + 1}": V[i], f"Qy{i + 1}": Qy[i], f"Qx{i + 1}": Qx[i]}
+            out |= {name: v for name, v in values.items() if not np.ndim(v)}
+        names = ("beta", "rek", "nu", "nu_axes", "relax", "relax_jet")
+        return out | {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def fixed(self):
+        profiles = {f"U{i + 1}": u for i, u in enumerate(self.mean_flow[0]) if np.ndim(u)}
+        profiles |= {f"Qy{i + 1}": q for i, q in enumerate(self._gradients[0]) if np.ndim(q)}
+        profiles |= {"eta": self.topography, "psi_R": self.psi_R, "sponge": self.sponge}
+        return {name: self.grid.fft(self._profile(a)) for name, a in profiles.items() if a is not None}
+
+    def _symbol(self, name: str) -> Expr:
+        return Field(name) if name in self.fixed else Param(name)
+
+    @property
+    def own_terms(self) -> Iterable[Term]:
+        for i in range(1, self.n + 1):
+            name, q, psi = f"q{i}", Field(f"q{i}"), Field(f"psi{i}")
+            U, V, Qy, Qx = (self._symbol(f"{s}{i}") for s in ("U", "V", "Qy", "Qx"))
+            yield Term(name, "advection", -J(psi, q))
+            yield Term(name, "mean_advection", -U * dx(q) - V * dy(q))
+            yield Term(name, "pv_gradient", -Qy * dx(psi) + Qx * dy(psi))
+            yield from self._dissipation(name, q)
+        yield from self._bottom()
+        yield from self._relaxation()
+
+    def _dissipation(self, name: str, q: Expr) -> Iterable[Term]:
+        p, sign = self.nu_order, (-1) ** (self.nu_order + 1)
+        if _given(self.nu):
+            yield Term(name, "viscosity", sign * Param("nu") * repeat(lap, p, q))
+        if _given(self.nu_axes):
+            yield Term(name, "viscosity", sign * Param("nu_axes") * (repeat(dx, 2 * p, q) + repeat(dy, 2 * p, q)))
+        if self.sponge is not None:
+            yield Term(name, "sponge", -self._symbol("sponge") * (q - mean_x(q)))
+
+    def _bottom(self) -> Iterable[Term]:
+        name, psi = f"q{self.n}", Field(f"psi{self.n}")
+        if _given(self.rek):
+            yield Term(name, "drag", -Param("rek") * lap(psi))
+        if self.topography is not None:
+            eta, U, V = Field("eta"), self._symbol(f"U{self.n}"), self._symbol(f"V{self.n}")
+            yield Term(name, "topography", -J(psi, eta) - U * dx(eta) - V * dy(eta))
+
+    def _relaxation(self) -> Iterable[Term]:
+        if not (_given(self.relax) or _given(self.relax_jet)):
+            return
+        if self.n < 2 or (self.psi_R is None and _given(self.relax_jet)):
+            raise ValueError("thermal relaxation needs two layers, and relax_jet a field psi_R")
+        flux = Param("relax") * (Field("psi1") - Field("psi2"))
+        if _given(self.relax_jet):
+            flux = flux - Param("relax_jet") * Field("psi_R")
+        yield Term("q1", "relaxation", flux)
+        yield Term("q2", "relaxation", -flux)
+
+    # -- stepping ----------------------------------------------------------------------------------------------------
+    @cached_property
+    def filter(self) -> Tensor | None:
+        """pyqg's filter: 1 for ``K* <= 0.65 pi``, else ``exp(-filterfac (K* - 0.65 pi)^4)``, K* = |(k dx, l dy)|."""
+        if not self.filterfac:
+            return None
+        wave = ((self.grid.k * self.grid.dx) ** 2 + (self.grid.l * self.grid.dy) ** 2).sqrt()
+        return self.grid.real(torch.exp(-self.filterfac * (wave - 0.65 * torch.pi).clamp(min=0) ** 4))
+
+    @cached_property
+    def _slow_terms(self) -> tuple[Term, ...]:
+        own = {(name, "advection") for name in self.prognostic}
+        return tuple(t for t in self._split[1] if (t.field, t.name) not in own)
+
+    @cached_property
+    def _advection(self) -> qg_fast.Advection:
+        return qg_fast.advection(self.grid, self._invert, self.grid.real(self.S))
+
+    def tendency(self, z: Tensor, t: float = 0.0) -> Tensor:
+        return self._rest(self._advection(z, self._linear), z, t)
+
+    def nonlinear(self, z: Tensor, t: float = 0.0) -> Tensor:
+        return self._rest(self._advection(z), z, t)
+
+    def _rest(self, dz: Tensor, z: Tensor, t: float) -> Tensor:
+        if self._slow_terms:
+            dz = dz + self.evaluate(z, self._slow_terms, t)
+        for f in self.tendencies:
+            dz = dz + f(self, z, t)
+        return dz
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayeredQG(QuasiGeostrophic):
+    """Any number of layers.
+
+    Parameters
+    ----------
+    H : thicknesses from the top [m]
+    gprime : reduced gravity of each interface, ``len(H) - 1`` numbers [m s-2]
+    U, V : mean flow of each layer [m s-1]; an entry of U may be a periodic profile ``(ny,)``
+    """
+
+    H: tuple[float, ...] = (1.0,)
+    gprime: tuple[float, ...] = ()
+    U: tuple[Profile, ...] | None = None
+    V: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        if len(self.gprime) != self.n - 1 or min((*self.H, *self.gprime)) <= 0:
+            raise ValueError(
+                f"{self.n} layers need {self.n} thicknesses and {self.n - 1} reduced gravities, all positive"
+            )
+        for name in ("U", "V"):
+            flow = getattr(self, name)
+            if flow is not None and len(flow) != self.n:
+                raise ValueError(f"{name} needs one entry for each of the {self.n} layers, got {len(flow)}")
+
+    @property
+    def layers(self):
+        return self.H
+
+    @cached_property
+    def S(self) -> Tensor:
+        S = torch.zeros(self.n, self.n, dtype=torch.float64)
+        for i, g in enumerate(self.gprime):
+            above, below = self.f0**2 / (g * self.H[i]), self.f0**2 / (g * self.H[i + 1])
+            S[i, i] -= above
+            S[i, i + 1] += above
+            S[i + 1, i + 1] -= below
+            S[i + 1, i] += below
+        return S.to(self.grid.device)
+
+    @property
+    def mean_flow(self):
+        zero = (0.0,) * self.n
+        return self.U or zero, self.V or zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoLayerQG(QuasiGeostrophic):
+    """Two layers with pyqg's parameters, ``F1 = rd^-2 / (1 + delta)``, ``F2 = delta F1``.
+
+    Parameters
+    ----------
+    rd : deformation radius [m];  delta : H1 / H2;  H1 : upper thickness [m]
+    U1, U2, V1, V2 : mean flow [m s-1]; U1 and U2 may be periodic profiles ``(ny,)``
+    """
+
+    rd: float = 15e3
+    delta: float = 0.25
+    H1: float = 500.0
+    U1: Profile = 0.0
+    U2: Profile = 0.0
+    V1: float = 0.0
+    V2: float = 0.0
+
+    def __post_init__(self):
+        if min(self.rd, self.delta, self.H1) <= 0:
+            raise ValueError(f"rd, delta and H1 must be positive, got {self.rd}, {self.delta}, {self.H1}")
+
+    @property
+    def layers(self):
+        return self.H1, self.H1 / self.delta
+
+    @cached_property
+    def S(self) -> Tensor:
+        F1 = self.rd**-2 / (1 + self.delta)
+        F2 = self.delta * F1
+        return torch.tensor([[-F1, F1], [F2, -F2]], dtype=torch.float64, device=self.grid.device)
+
+    @property
+    def mean_flow(self):
+        return (self.U1, self.U2), (self.V1, self.V2)
+
+    @classmethod
+    def preset(cls, name: str, nx: int | None = None, ny: int | None = None, **changes) -> QuasiGeostrophic:
+        """One of the published set-ups of :data:`sciml.equation.presets.PRESETS`, with changes by keyword."""
+        from sciml.equation.presets import preset
+
+        return preset(name, nx, ny, **changes)
+
+
+def repeat(operator, times: int, e: Expr) -> Expr:
+    """``operator`` applied ``times`` times."""
+    for _ in range(times):
+        e = operator(e)
+    return e
+
+
+def _given(value) -> bool:
+    return not isinstance(value, int | float) or value != 0

@@ -1,0 +1,61 @@
+r"""Two-dimensional vorticity equation, :math:`\omega_t + J(\psi, \omega) = \nu \nabla^2 \omega - r \omega + f`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sciml.equation.base import Equation, Term
+from sciml.equation.expression import Field, J, Param, dx, lap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vorticity(Equation):
+    r"""Navier-Stokes (``nu > 0``) or Euler flow, :math:`\nabla^2 \psi = \omega`, optionally on a beta plane.
+
+    Parameters
+    ----------
+    nu : viscosity;  drag : linear drag r;  beta : gradient of planetary vorticity
+    force : fixed vorticity source, ``(ny, nx)``, for example ``0.1 (sin 2 pi (x + y) + cos 2 pi (x + y))`` of
+        Li et al. (2021), appendix A.3.3
+    """
+
+    nu: float = 0.0
+    drag: float = 0.0
+    beta: float = 0.0
+    force: Tensor | None = None
+
+    @property
+    def prognostic(self):
+        return ("omega",)
+
+    @property
+    def params(self):
+        return {"nu": self.nu, "drag": self.drag, "beta": self.beta}
+
+    @property
+    def diagnostic(self):
+        return {"psi": -self.grid.invK2[None]}
+
+    @property
+    def fixed(self):
+        return {} if self.force is None else {"force": self.grid.fft(self.grid.real(self.force))}
+
+    @property
+    def own_terms(self) -> Iterable[Term]:
+        omega, psi = Field("omega"), Field("psi")
+        yield Term("omega", "advection", -J(psi, omega))
+        yield Term("omega", "viscosity", Param("nu") * lap(omega))
+        yield Term("omega", "drag", -Param("drag") * omega)
+        yield Term("omega", "beta", -Param("beta") * dx(psi))
+        if self.force is not None:
+            yield Term("omega", "force", Field("force"))
+
+    def cfl(self, z: Tensor, dt: float) -> float:
+        psi = -self.grid.real(self.grid.invK2) * z
+        u = self.grid.ifft(self.grid.complex(self.grid.il) * psi).abs() / self.grid.dy
+        v = self.grid.ifft(self.grid.complex(self.grid.ik) * psi).abs() / self.grid.dx
+        return float(torch.maximum(u, v).amax() * dt)

@@ -1,0 +1,78 @@
+"""Initial fields: random ones of a given spectrum, waves, vortices. All take an explicit seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sciml.equation.qg import QuasiGeostrophic
+from sciml.grid import Grid
+
+
+def random_field(grid: Grid, spectrum: Callable[[Tensor], Tensor], seed: int, batch: tuple[int, ...] = ()) -> Tensor:
+    r"""Gaussian random fields ``(*batch, ny, nx)`` with variance density ``spectrum(K)`` per wavevector, mean zero.
+
+    White noise is drawn on the grid in float64 and coloured, so that a seed gives the same field in either precision.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(*batch, *grid.shape, dtype=torch.float64, generator=generator).to(grid.device)
+    K = grid.K2.sqrt()
+    colour = torch.where(K > 0, spectrum(torch.where(K > 0, K, 1.0)).clamp(min=0).sqrt(), 0.0)
+    fh = grid.fft(noise) * colour * math.sqrt(grid.nx * grid.ny)
+    return grid.real(grid.ifft(fh))
+
+
+def gaussian_random_field(grid: Grid, seed: int, tau: float, alpha: float, sigma: float = 1.0, batch=()) -> Tensor:
+    r"""Field of covariance :math:`\sigma^2 (-\nabla^2 + \tau^2)^{-\alpha}` (Li et al. 2021, appendix A.3)."""
+    return random_field(grid, lambda K: sigma**2 * (K**2 + tau**2) ** -alpha, seed, batch)
+
+
+def random_pv(
+    eq: QuasiGeostrophic, seed: int, members: int | None = None, speed: float | None = None, scale: float | None = None
+) -> Tensor:
+    """Random PV ``([members,] n, ny, nx)``: smooth random eddies in the upper layer, lower layers at rest.
+
+    Parameters
+    ----------
+    speed : rms velocity of the upper layer, m s-1 (default: a tenth of the mean shear, or 0.01 without one)
+    scale : wavelength of the eddies, m (default: an eighth of the shorter side of the box)
+    """
+    grid = eq.grid
+    kp = 2 * math.pi / (scale or min(grid.Lx, grid.Ly) / 8)
+    batch = () if members is None else (members,)
+    top = random_field(grid, lambda K: (K / kp) ** 6 * torch.exp(-3 * (K / kp) ** 2), seed, batch)
+    psi = torch.zeros(*batch, eq.n, *grid.shape, dtype=grid.dtype, device=grid.device)
+    psi[..., 0, :, :] = top
+    u, v = eq.velocity(eq.pv(psi))
+    rms = (u**2 + v**2)[..., 0, :, :].mean((-2, -1), keepdim=True).sqrt()
+    flow = [abs(torch.as_tensor(a)).max().item() for a in eq.mean_flow[0]]
+    target = speed if speed is not None else 0.1 * max(flow) or 0.01
+    return eq.read(eq.pv(psi * (target / rms).unsqueeze(-3)))
+
+
+def rossby_wave(eq: QuasiGeostrophic, m: int, n: int, amplitude: float, layers: tuple[float, ...]) -> Tensor:
+    """PV of ``psi_i = amplitude layers_i cos(k x + l y)`` with ``m`` and ``n`` waves in x and y."""
+    x, y = eq.grid.axes()
+    wave = amplitude * torch.cos(2 * math.pi * (m * x / eq.grid.Lx + n * y / eq.grid.Ly))
+    return eq.read(eq.pv(torch.stack([a * wave for a in layers])))
+
+
+def taylor_green(grid: Grid, waves: int = 1) -> Tensor:
+    """Vorticity ``2 k cos k x cos k y`` of the Taylor-Green vortices of unit speed, shape ``(1, ny, nx)``."""
+    x, y = grid.axes()
+    k, l = 2 * math.pi * waves / grid.Lx, 2 * math.pi * waves / grid.Ly  # noqa: E741
+    return ((k * k + l * l) / max(k, l) * torch.cos(k * x) * torch.cos(l * y))[None]
+
+
+def vortex_pair(eq: QuasiGeostrophic) -> Tensor:
+    """PV of pyqg's merger test on the 2 pi box: two Gaussians in psi, kinetic energy 1."""
+    x, y = eq.grid.axes()
+    half = math.pi / 2
+    west, east = (torch.exp(-((2 * (x - c * half)) ** 2) - (2 * (y - math.pi)) ** 2) for c in (1.75, 2.25))
+    z = eq.pv((west + east)[None])
+    if eq.filter is not None:
+        z = z * eq.filter
+    return eq.read(z / eq.energy(z).sqrt())

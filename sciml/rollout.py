@@ -1,0 +1,114 @@
+"""Repeating a step: trajectories, ensembles in the leading axis, progress, and what to say when a run blows up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+CHECK_EVERY = 200
+"""Steps between two looks for infinities, where results are asked for less often."""
+
+
+class BlowUp(FloatingPointError):
+    """The fields stopped being finite."""
+
+
+class Trajectory(NamedTuple):
+    """Fields at the saved times, the start included, and the state to go on from."""
+
+    time: Tensor
+    fields: Any
+    state: Any
+
+
+def states(step, n: int, every: int = 1, progress: str | None = None) -> Callable[[Any], Iterator[Any]]:
+    """``run(state)`` yields the state after each ``every`` of ``n`` steps (the start not included).
+
+    Raises :class:`BlowUp` with the time, the CFL number and what to try.
+    """
+    if every < 1 or n < 0 or n % every:
+        raise ValueError(f"the number of steps ({n}) must be a multiple of the saving interval ({every})")
+
+    def run(state) -> Iterator[Any]:
+        quiet = progress is None or not sys.stderr.isatty()
+        with tqdm(total=n, desc=progress, unit="step", disable=quiet, delay=2) as bar:
+            for _ in range(n // every):
+                done = 0
+                while done < every:
+                    before, chunk = state, min(CHECK_EVERY, every - done)
+                    for _ in range(chunk):
+                        state = step(state)
+                    done += chunk
+                    _check(step, before, state)
+                bar.update(every)
+                yield state
+
+    return run
+
+
+def rollout(
+    step, n: int, every: int = 1, save: Callable | None = None, progress: str | None = None
+) -> Callable[[Any], Trajectory]:
+    """``run(start)`` makes ``n`` steps and keeps the fields of the start and of each ``every``-th step.
+
+    ``start`` is a state, or fields that ``step.init`` takes; leading axes are an ensemble. ``save`` (default
+    ``step.read``) says what is kept of a state. Gradients flow through, and memory grows with n where they are wanted.
+    """
+    save = save or step.read
+
+    def run(start) -> Trajectory:
+        state = step.init(start) if isinstance(start, Tensor) else start
+        kept, times = [save(state)], [state.time]
+        for state in states(step, n, every, progress)(state):  # noqa: B020
+            kept.append(save(state))
+            times.append(state.time)
+        fields = torch.stack(kept) if isinstance(kept[0], Tensor) else kept
+        return Trajectory(torch.tensor(times, dtype=torch.float64), fields, state)
+
+    return run
+
+
+def _check(step, before, after) -> None:
+    if not hasattr(after, "z") or torch.isfinite(after.z.detach().abs().sum()):
+        return
+    eq = getattr(step, "equation", None)
+    cfl = eq.cfl(before.z.detach(), step.dt) if eq is not None else float("nan")
+    raise BlowUp(
+        f"the fields stopped being finite between t = {before.time:.6g} and t = {after.time:.6g}; the CFL number was "
+        f"{cfl:.3g} at the earlier time with dt = {step.dt:g}. Try dt = {suggested(step.dt, cfl):.3g}, more "
+        "dissipation, or the stepper etdrk4 if a linear term is stiff"
+    )
+
+
+def suggested(dt: float, cfl: float) -> float:
+    """A time step with a CFL number of at most 0.2, and at most half of ``dt``."""
+    return min(dt / 2, 0.2 * dt / cfl) if cfl > 0 else dt / 2
+
+
+def check_stability(step, state) -> None:
+    """Raise :class:`BlowUp` at once where ``step.dt`` cannot work: an explicit stepper outside its stability region.
+
+    The fastest advected wave that is neither filtered nor truncated turns at ``0.65 pi CFL / dt``; the fastest decaying
+    linear mode decays at the largest negative real part of the eigenvalues of ``equation.linear``.
+    """
+    if step.limits is None:
+        return
+    oscillating, decaying = step.limits
+    cfl = step.equation.cfl(state.z, step.dt)
+    if oscillating and 0.65 * torch.pi * cfl > oscillating:
+        raise BlowUp(
+            f"dt = {step.dt:g} must blow up: the CFL number of the start is {cfl:.3g}, the stepper is stable to about "
+            f"{oscillating / (0.65 * torch.pi):.2g}. Try dt = {suggested(step.dt, cfl):.3g}"
+        )
+    rates = torch.linalg.eigvals(step.equation.linear.movedim((0, 1), (-2, -1)))
+    fastest = float(-rates.real.min())
+    if fastest * step.dt > 1.05 * decaying:
+        raise BlowUp(
+            f"dt = {step.dt:g} must blow up: a linear mode decays at {fastest:.3g}, the stepper is stable to "
+            f"dt = {decaying / fastest:.3g}. Use a smaller dt, or etdrk4 or imex, which treat linear terms implicitly"
+        )

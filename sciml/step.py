@@ -1,0 +1,173 @@
+"""Time steppers: functions ``(equation, dt) -> Step``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciml.equation.base import Equation, apply
+
+Memory = tuple[Tensor, ...]
+Advance = Callable[[Tensor, float, Memory], tuple[Tensor, Memory]]
+
+
+class State(NamedTuple):
+    """What a step advances; two equal states have equal futures."""
+
+    z: Tensor
+    """fields in the method's own form; for equations, coefficients ``(..., n, *grid.modes)``"""
+    time: float = 0.0
+    memory: Memory = ()
+    """tendencies that a multi-step method remembers"""
+    rng: Tensor | None = None
+    """state of the random generator, for equations with noise"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an equation; use :func:`euler`, :func:`ab3`, :func:`rk4`, :func:`etdrk4` or :func:`imex`.
+
+    ``limits`` are the lengths of the stability region along the imaginary and the negative real axis, or None where
+    the method treats linear terms exactly or implicitly.
+    """
+
+    equation: Equation
+    dt: float
+    advance: Advance
+    limits: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        if not (0 < self.dt < math.inf):
+            raise ValueError(f"dt must be a positive number, got {self.dt}")
+
+    def init(self, fields: Tensor, time: float = 0.0, seed: int = 0) -> State:
+        """State of fields ``(..., n, ny, nx)``; ``seed`` matters for equations with noise."""
+        z = self.equation.init(fields)
+        noisy = self.equation.noise is not None
+        rng = torch.Generator(self.equation.grid.device).manual_seed(seed).get_state() if noisy else None
+        return State(z, float(time), (), rng)
+
+    def __call__(self, state: State) -> State:
+        z, memory = self.advance(state.z, state.time, state.memory)
+        eq, rng = self.equation, state.rng
+        if eq.filter is not None:
+            z = z * eq.filter
+        if eq.noise is not None and rng is not None:
+            generator = torch.Generator(eq.grid.device)
+            generator.set_state(rng)
+            z = z + math.sqrt(self.dt) * eq.noise(eq, generator, z.shape[:-3])
+            rng = generator.get_state()
+        return State(z, state.time + self.dt, memory, rng)
+
+    def read(self, state: State) -> Tensor:
+        """Prognostic fields on the grid, ``(..., n, ny, nx)``."""
+        return self.equation.read(state.z)
+
+
+def euler(equation: Equation, dt: float) -> Step:
+    """Forward Euler, first order: ``z + dt f(z)``."""
+
+    def advance(z, t, memory):
+        return z + dt * equation.tendency(z, t), ()
+
+    return Step(equation, dt, advance, limits=(0.0, 2.0))
+
+
+AB3 = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12))
+
+
+def ab3(equation: Equation, dt: float) -> Step:
+    """Adams-Bashforth, third order, started as pyqg does by one Euler and one second-order step."""
+
+    def advance(z, t, memory):
+        tendencies = (equation.tendency(z, t), *memory)
+        for weight, f in zip(AB3[len(memory)], tendencies, strict=True):
+            z = torch.add(z, f, alpha=dt * weight)
+        return z, tendencies[:2]
+
+    return Step(equation, dt, advance, limits=(0.72, 6 / 11))
+
+
+def rk4(equation: Equation, dt: float) -> Step:
+    """The classical Runge-Kutta method, fourth order."""
+
+    def advance(z, t, memory):
+        f = equation.tendency
+        a = f(z, t)
+        b = f(torch.add(z, a, alpha=dt / 2), t + dt / 2)
+        c = f(torch.add(z, b, alpha=dt / 2), t + dt / 2)
+        d = f(torch.add(z, c, alpha=dt), t + dt)
+        return z + dt / 6 * (a + 2 * (b + c) + d), ()
+
+    return Step(equation, dt, advance, limits=(2 * math.sqrt(2), 2.785))
+
+
+def etdrk4(equation: Equation, dt: float) -> Step:
+    r"""Exponential time differencing, fourth order: linear terms exactly, the others by Runge-Kutta.
+
+    Cox & Matthews (2002), JCP 176, 430, eqs 26-29, with
+    :math:`\varphi_1(A) = (e^A - 1)/A, \varphi_{j+1}(A) = (\varphi_j(A) - 1/j!)/A` of the whole linear operator (layers
+    stay coupled) from one matrix exponential (Al-Mohy & Higham 2011, theorem 2.1).
+    """
+    half, half_phi, _, _ = phi_functions(equation.linear * (dt / 2))
+    whole, phi1, phi2, phi3 = phi_functions(equation.linear * dt)
+    cast = equation.grid.complex
+    E2, P = cast(half), cast(half_phi * (dt / 2))
+    E, A = cast(whole), cast(dt * (phi1 - 3 * phi2 + 4 * phi3))
+    B, C = cast(dt * (2 * phi2 - 4 * phi3)), cast(dt * (4 * phi3 - phi2))
+
+    def advance(z, t, memory):
+        N = equation.nonlinear
+        n0, carried = N(z, t), apply(E2, z)
+        a = carried + apply(P, n0)
+        na = N(a, t + dt / 2)
+        nb = N(carried + apply(P, na), t + dt / 2)
+        nc = N(apply(E2, a) + apply(P, 2 * nb - n0), t + dt)
+        return apply(E, z) + apply(A, n0) + apply(B, na + nb) + apply(C, nc), ()
+
+    return Step(equation, dt, advance)
+
+
+def phi_functions(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``exp(A), phi_1(A), phi_2(A), phi_3(A)`` of matrices ``(n, n, ...)``."""
+    n = A.shape[0]
+    A = A.movedim((0, 1), (-2, -1))
+    big = A.new_zeros(*A.shape[:-2], 4 * n, 4 * n)
+    big[..., :n, :n] = A
+    for j in range(3):
+        big[..., j * n : (j + 1) * n, (j + 1) * n : (j + 2) * n] = torch.eye(n, dtype=A.dtype, device=A.device)
+    big = torch.linalg.matrix_exp(big)[..., :n, :]
+    e, p1, p2, p3 = (m.movedim((-2, -1), (0, 1)) for m in big.split(n, -1))
+    return e, p1, p2, p3
+
+
+def imex(equation: Equation, dt: float) -> Step:
+    """Crank-Nicolson for linear terms, Adams-Bashforth 2 for the others (CNAB2), second order, started by one
+    first-order step of the latter. Ascher, Ruuth & Wetton (1995), SIAM J. Numer. Anal. 32, 797, eq. 13."""
+    L = equation.linear.movedim((0, 1), (-2, -1))
+    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
+    solve = torch.linalg.inv(eye - dt / 2 * L)
+    cast = equation.grid.complex
+    explicit, implicit = (cast(M.movedim((-2, -1), (0, 1))) for M in (solve @ (eye + dt / 2 * L), dt * solve))
+
+    def advance(z, t, memory):
+        f = equation.nonlinear(z, t)
+        push = 1.5 * f - 0.5 * memory[0] if memory else f
+        return apply(explicit, z) + apply(implicit, push), (f,)
+
+    return Step(equation, dt, advance)
+
+
+STEPPERS: dict[str, Callable[[Equation, float], Step]] = {
+    "euler": euler,
+    "ab3": ab3,
+    "rk4": rk4,
+    "etdrk4": etdrk4,
+    "imex": imex,
+}
+"""Every stepper by name, for options and for tests that run over all of them."""
