@@ -10,6 +10,7 @@ from sciml.equation.kuramoto import KuramotoSivashinsky
 from sciml.equation.lorenz import Lorenz63, Lorenz96
 from sciml.equation.presets import preset
 from sciml.equation.qg import LayeredQG, TwoLayerQG
+from sciml.equation.sqg import SurfaceQG
 from sciml.equation.stability import stability, vertical_modes
 from sciml.equation.vorticity import Vorticity
 from sciml.grid import Grid
@@ -32,6 +33,7 @@ __all__ = [
     "Lorenz96",
     "State",
     "Step",
+    "SurfaceQG",
     "Term",
     "Trajectory",
     "TwoLayerQG",

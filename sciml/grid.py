@@ -52,6 +52,7 @@ class Grid:
         for n in ("nx", "ny"):
             if int(getattr(self, n)) != getattr(self, n) or getattr(self, n) < 1:
                 raise ValueError(f"{n} must be a positive whole number, got {getattr(self, n)}")
+            fill(self, n, int(getattr(self, n)))
         if self.Ly is None:
             fill(self, "Ly", self.Lx * self.ny / self.nx)
         if not (0 < self.Lx < math.inf and 0 < self.Ly < math.inf):
@@ -107,11 +108,13 @@ class Grid:
 
     def real(self, a) -> Tensor:
         """``a`` as a tensor of this grid's real type and device."""
-        return torch.as_tensor(a).to(dtype=self.dtype, device=self.device)
+        a = a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=self.dtype)
+        return a.to(dtype=self.dtype, device=self.device)
 
     def complex(self, a) -> Tensor:
         """``a`` as a tensor of this grid's complex type and device."""
-        return torch.as_tensor(a).to(dtype=self.cdtype, device=self.device)
+        a = a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=self.cdtype)
+        return a.to(dtype=self.cdtype, device=self.device)
 
     # -- modes -------------------------------------------------------------------------------------------------------
     @cached_property
@@ -183,6 +186,8 @@ class Grid:
             return torch.fft.rfft2(f, norm="forward")
         rows, cols = self.modes
         fh = torch.fft.rfft(f, norm="forward")[..., :cols]
+        if f.shape[-2] < rows or fh.shape[-1] < cols:
+            raise ValueError(f"{f.shape[-2]} x {f.shape[-1]} points do not determine {rows} x {cols} modes; use resample")
         fh = torch.fft.fft(fh, dim=-2, norm="forward")
         if rows == fh.shape[-2]:
             return fh
@@ -212,7 +217,7 @@ class Grid:
     # -- other grids -------------------------------------------------------------------------------------------------
     def resized(self, nx: int, ny: int | None = None) -> Grid:
         """The same box with other numbers of points; its first point stays a cell centre if it is one here."""
-        ny = ny or round(self.ny * nx / self.nx)
+        ny = ny or (1 if self.ny == 1 else round(self.ny * nx / self.nx))
         centred = math.isclose(self.x0, self.dx / 2) and math.isclose(self.y0, self.dy / 2)
         origin = {"x0": None, "y0": None} if centred else {}
         return replace(self, nx=nx, ny=ny, **origin)
@@ -259,5 +264,7 @@ class Grid:
             if v.size > 1 and not np.allclose(step, step[0], rtol=1e-4, atol=0):
                 raise ValueError(f"coordinate {name!r} is not evenly spaced; interpolate to an even grid first")
             length = float(ds[name].attrs.get("period", v.size * step[0] if v.size > 1 else 0))
+            if v.size > 1 and not math.isclose(length, v.size * step.mean(), rel_tol=1e-3):
+                raise ValueError(f"coordinate {name!r} covers {v.size * step.mean():g} of its period {length:g}")
             found |= {f"n{name}": v.size, f"L{name}": length, f"{name}0": float(v[0])}
         return cls(**found, **options)

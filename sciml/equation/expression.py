@@ -8,6 +8,7 @@ differentiation. What it *means* on a grid or at points is in ``readings.py``.
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,10 @@ class Number(Expr):
     """A constant of the formula itself."""
 
     value: float
+
+    def __post_init__(self):
+        if isinstance(self.value, complex) or not math.isfinite(self.value):
+            raise ValueError(f"{self.value} is not a finite real number")
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,8 +158,11 @@ def _collect(op: str, items: list[Expr]) -> Expr:
         counts[what] = counts.get(what, 0.0) + count
     if op == "mul" and number == 0:
         return Number(0.0)
-    rebuild = _scaled if op == "add" else (lambda b, p: b if p == 1 else Apply("pow", (b, Number(p))))
-    rest = sorted((rebuild(w, c) for w, c in counts.items() if c), key=key)
+    counted = [(w, c) for w, c in counts.items() if c]
+    rest = [_scaled(w, c) if op == "add" else _power(w, Number(c)) for w, c in counted]
+    if op == "mul" and any(parts(r, op) != (r,) or _split_power(r) != wc for r, wc in zip(rest, counted, strict=True)):
+        return _collect(op, [Number(number), *(factor for r in rest for factor in parts(r, op))])
+    rest.sort(key=key)
     if number != unit or not rest:
         rest.insert(0, Number(number))
     if op == "mul" and len(rest) == 2 and isinstance(rest[0], Number) and parts(rest[1], "add") != (rest[1],):
@@ -197,8 +205,8 @@ def _power(base: Expr, exponent: Expr) -> Expr:
     if isinstance(base, Apply) and base.op == "mul" and exponent.value == int(exponent.value):
         return _collect("mul", [_power(b, exponent) for b in base.args])
     inner, p = _split_power(base)
-    whole = p == int(p) and exponent.value == int(exponent.value)
-    return Apply("pow", (inner, Number(p * exponent.value))) if whole else Apply("pow", (base, exponent))
+    whole = p != 1 and exponent.value == int(exponent.value)
+    return _power(inner, Number(p * exponent.value)) if whole else Apply("pow", (base, exponent))
 
 
 # -- prefix tokens ---------------------------------------------------------------------------------------------------
@@ -224,6 +232,8 @@ def from_prefix(tokens: list[str]) -> Expr:
         e = _read_prefix(stream)
     except StopIteration:
         raise ValueError(f"prefix tokens end too early: {' '.join(tokens)}") from None
+    except ArithmeticError as error:
+        raise ValueError(f"prefix tokens have no value: {error}") from None
     rest = list(stream)
     if rest:
         raise ValueError(f"tokens left over after a whole expression: {' '.join(rest)}")
@@ -233,7 +243,7 @@ def from_prefix(tokens: list[str]) -> Expr:
 def _read_prefix(stream: Iterator[str]) -> Expr:
     token = next(stream)
     if token in ARITY:
-        return canonical(Apply(token, tuple(_read_prefix(stream) for _ in range(ARITY[token]))))
+        return canonical(Apply(token, tuple([_read_prefix(stream) for _ in range(ARITY[token])])))
     kind, _, name = token.partition(":")
     kinds = {"field": Field, "param": Param, "coord": Coord}
     if name and kind in kinds:
@@ -261,11 +271,12 @@ def to_text(e: Expr) -> str:
 
 
 def _product_text(e: Apply) -> str:
-    factors = list(e.args)
-    sign = ""
-    if factors[0] == Number(-1.0):
-        sign, factors = "-", factors[1:]
-    return sign + "*".join(_in_brackets(f, ("add",)) for f in factors)
+    number, factors = "", e.args
+    if isinstance(factors[0], Number):
+        number, factors = ("-" if factors[0].value == -1 else f"{to_text(factors[0])}*"), factors[1:]
+    text = "*".join(_in_brackets(f, ("add",)) for f in factors)
+    # brackets, as a number next to a sum would be multiplied into it on reading
+    return f"{number}({text})" if number and parts(factors[0], "add") != (factors[0],) else number + text
 
 
 def _in_brackets(e: Expr, ops: tuple[str, ...]) -> str:
@@ -277,15 +288,14 @@ def _in_brackets(e: Expr, ops: tuple[str, ...]) -> str:
 def parse(text: str, params: tuple[str, ...] = ()) -> Expr:
     """Read an expression from text; names in ``params`` are parameters, x, y, t coordinates, all others fields."""
     try:
-        tree = ast.parse(text, mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"cannot read the expression {text!r}: {error.msg}") from None
-    return _from_ast(tree, params, text)
+        return _from_ast(ast.parse(text.strip(), mode="eval").body, params, text)
+    except (SyntaxError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"cannot read the expression {text!r}: {getattr(error, 'msg', error)}") from None
 
 
 def _from_ast(node: ast.expr, params: tuple[str, ...], text: str) -> Expr:
     match node:
-        case ast.Constant(value=int() | float() as value):
+        case ast.Constant(value=int() | float() as value) if type(value) is not bool:
             return Number(float(value))
         case ast.Name(id=name):
             return Param(name) if name in params else Coord(name) if name in COORDINATES else Field(name)
@@ -297,7 +307,7 @@ def _from_ast(node: ast.expr, params: tuple[str, ...], text: str) -> Expr:
             actions |= {ast.Div: a.__truediv__, ast.Pow: a.__pow__}
             if type(op) in actions:
                 return actions[type(op)](b)
-        case ast.Call(func=ast.Name(id=op), args=args) if op in ARITY:
+        case ast.Call(func=ast.Name(id=op), args=args, keywords=[]) if op in ARITY:
             return operator(op)(*(_from_ast(a, params, text) for a in args))
     raise ValueError(f"{ast.unparse(node)!r} in {text!r} is not part of the language; operators: {', '.join(ARITY)}")
 
@@ -305,28 +315,28 @@ def _from_ast(node: ast.expr, params: tuple[str, ...], text: str) -> Expr:
 # -- differentiation -------------------------------------------------------------------------------------------------
 def diff(e: Expr, axis: str) -> Expr:
     """d e / d axis with the chain rule carried down to the fields: ``dx`` and ``dy`` remain on fields only."""
+    return _diff(expand(e), axis)
+
+
+def _diff(e: Expr, axis: str) -> Expr:
     if isinstance(e, Coord):
         return Number(1.0 if e.name == axis else 0.0)
     if isinstance(e, Number | Param):
         return Number(0.0)
     if isinstance(e, Field) or e.op in ("dx", "dy", "mean_x"):
-        if isinstance(e, Apply) and e.op == "mean_x" and axis == "x":
-            return Number(0.0)
         return _ordered_derivative(e, axis)
     args = e.args
     if e.op == "add":
-        return wrap(sum((diff(a, axis) for a in args), Number(0.0)))
+        return wrap(sum((_diff(a, axis) for a in args), Number(0.0)))
     if e.op == "mul":
-        rows = ([diff(a, axis) if i == j else a for j, a in enumerate(args)] for i in range(len(args)))
+        rows = ([_diff(a, axis) if i == j else a for j, a in enumerate(args)] for i in range(len(args)))
         return wrap(sum(map(_product, rows), Number(0.0)))
     if e.op == "pow":
-        if not isinstance(args[1], Number | Param):
+        if leaves(args[1]) or leaves(args[1], Coord) - {"t"}:
             raise ValueError(f"cannot differentiate {e}: its exponent is not constant")
-        return args[1] * args[0] ** (args[1] - 1) * diff(args[0], axis)
+        return args[1] * args[0] ** (args[1] - 1) * _diff(args[0], axis)
     outer = {"sin": cos, "cos": lambda a: -sin(a), "exp": exp, "tanh": lambda a: 1 - tanh(a) ** 2}
-    if e.op in outer:
-        return outer[e.op](args[0]) * diff(args[0], axis)
-    return diff(expand(e), axis)
+    return outer[e.op](args[0]) * _diff(args[0], axis)
 
 
 def _product(factors) -> Expr:
@@ -337,8 +347,8 @@ def _product(factors) -> Expr:
 
 
 def _ordered_derivative(e: Expr, axis: str) -> Expr:
-    if axis == "x" and isinstance(e, Apply) and e.op == "dy":
-        return Apply("dy", (_ordered_derivative(e.args[0], "x"),))
+    if axis == "x" and isinstance(e, Apply) and e.op in ("dy", "mean_x"):
+        return dy(_ordered_derivative(e.args[0], "x")) if e.op == "dy" else Number(0.0)
     return Apply(f"d{axis}", (e,))
 
 
@@ -348,12 +358,12 @@ def expand(e: Expr) -> Expr:
         return e
     args = tuple(expand(a) for a in e.args)
     if e.op in ("dx", "dy"):
-        return diff(args[0], e.op[1])
+        return _diff(args[0], e.op[1])
     if e.op == "lap":
-        return wrap(diff(diff(args[0], "x"), "x") + diff(diff(args[0], "y"), "y"))
+        return wrap(_diff(_diff(args[0], "x"), "x") + _diff(_diff(args[0], "y"), "y"))
     if e.op == "J":
         a, b = args
-        return wrap(diff(a, "x") * diff(b, "y") - diff(a, "y") * diff(b, "x"))
+        return wrap(_diff(a, "x") * _diff(b, "y") - _diff(a, "y") * _diff(b, "x"))
     return canonical(Apply(e.op, args))
 
 

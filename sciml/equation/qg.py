@@ -25,6 +25,7 @@ from torch import Tensor
 from sciml.equation import qg_fast
 from sciml.equation.base import Equation, Term, apply
 from sciml.equation.expression import Expr, Field, J, Param, dx, dy, lap, mean_x
+from sciml.grid import Grid
 
 Profile = float | np.ndarray | Tensor
 
@@ -161,9 +162,10 @@ class QuasiGeostrophic(Equation):
 
     def _profile(self, a: Profile) -> Tensor:
         """A number, a profile ``(ny,)`` or a map as a tensor that broadcasts against ``(ny, nx)``."""
-        a = self.grid.real(torch.as_tensor(a))
+        a = self.grid.real(a)
         a = a[:, None] if a.ndim == 1 else a
-        if a.ndim and torch.broadcast_shapes(a.shape, self.grid.shape) != self.grid.shape:
+        fits = a.ndim <= 2 and all(m in (1, n) for m, n in zip(a.shape[::-1], self.grid.shape[::-1], strict=False))
+        if not fits:
             raise ValueError(f"a profile or map of shape {tuple(a.shape)} does not fit the grid {self.grid.shape}")
         return a.expand(self.grid.shape)
 
@@ -246,11 +248,7 @@ class QuasiGeostrophic(Equation):
     # -- stepping ----------------------------------------------------------------------------------------------------
     @cached_property
     def filter(self) -> Tensor | None:
-        """pyqg's filter: 1 for ``K* <= 0.65 pi``, else ``exp(-filterfac (K* - 0.65 pi)^4)``, K* = |(k dx, l dy)|."""
-        if not self.filterfac:
-            return None
-        wave = ((self.grid.k * self.grid.dx) ** 2 + (self.grid.l * self.grid.dy) ** 2).sqrt()
-        return self.grid.real(torch.exp(-self.filterfac * (wave - 0.65 * torch.pi).clamp(min=0) ** 4))
+        return exponential_filter(self.grid, self.filterfac) if self.filterfac else None
 
     @cached_property
     def _slow_terms(self) -> tuple[Term, ...]:
@@ -364,6 +362,12 @@ class TwoLayerQG(QuasiGeostrophic):
         from sciml.equation.presets import preset
 
         return preset(name, nx, ny, **changes)
+
+
+def exponential_filter(grid: Grid, strength: float) -> Tensor:
+    """pyqg's filter: 1 for ``K* <= 0.65 pi``, else ``exp(-strength (K* - 0.65 pi)^4)``, ``K* = |(k dx, l dy)|``."""
+    wave = ((grid.k * grid.dx) ** 2 + (grid.l * grid.dy) ** 2).sqrt()
+    return grid.real(torch.exp(-strength * (wave - 0.65 * torch.pi).clamp(min=0) ** 4))
 
 
 def repeat(operator, times: int, e: Expr) -> Expr:

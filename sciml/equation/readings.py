@@ -190,7 +190,7 @@ def _at_points(e: Expr, derivative, params, coords):
         return sum(args)
     if e.op == "mul":
         return math.prod(args)
-    return args[0] ** args[1] if e.op == "pow" else POINTWISE[e.op](torch.as_tensor(args[0]))
+    return args[0] ** args[1] if e.op == "pow" else POINTWISE[e.op](torch.as_tensor(args[0], dtype=getattr(args[0], "dtype", torch.float64)))
 
 
 # -- linear terms ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,41 @@
+r"""Surface quasi-geostrophic flow, :math:`\partial_t b + J(\psi, b) = 0` with :math:`\hat b = K \hat\psi`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sciml.equation.base import Equation, Term
+from sciml.equation.expression import Field, J
+from sciml.equation.qg import exponential_filter
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceQG(Equation):
+    """Scaled surface buoyancy ``b`` (Held et al. 1995, JFM 282, 1); ``filterfac`` as in layered models."""
+
+    filterfac: float = 0.0
+
+    @property
+    def prognostic(self):
+        return ("b",)
+
+    @property
+    def diagnostic(self):
+        return {"psi": self.grid.invK2.sqrt()[None]}
+
+    @property
+    def own_terms(self):
+        yield Term("b", "advection", -J(Field("psi"), Field("b")))
+
+    @property
+    def filter(self) -> Tensor | None:
+        return exponential_filter(self.grid, self.filterfac) if self.filterfac else None
+
+    def cfl(self, z: Tensor, dt: float) -> float:
+        psi = self.grid.real(self.grid.invK2.sqrt()) * z
+        u = self.grid.ifft(self.grid.complex(self.grid.il) * psi).abs() / self.grid.dx
+        v = self.grid.ifft(self.grid.complex(self.grid.ik) * psi).abs() / self.grid.dy
+        return float(torch.maximum(u, v).amax() * dt)
