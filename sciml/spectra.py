@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from sciml.equation.base import Term
+from sciml.equation.base import Term, apply
 from sciml.equation.expression import Field, J, lap
 from sciml.equation.qg import QuasiGeostrophic
 from sciml.grid import Grid
@@ -96,13 +96,15 @@ def diagnostics(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None) -> dic
     """All spectra, budget terms and scalars of a state, float64; spectra have a last axis over k."""
     weight, h = eq.grid.weight, eq.fraction
     psi = eq.psi(z)
-    kinetic = 0.5 * weight * eq.grid.K2 * psi.abs().double() ** 2
-    total = 0.5 * eq.energy_spectrum(z, z).double()
+    slopes = eq.grid.ik.abs() ** 2 + eq.grid.il.abs() ** 2  # K2, but for the Nyquist modes of aliased grids
+    kinetic = 0.5 * weight * slopes * psi.abs().double() ** 2
+    stretching = apply(eq.S[:, :, None, None], psi)
+    potential = -0.5 * weight * (h[:, None, None] * (psi.conj() * stretching).real).sum(-3)
     budget = energy_budget(eq, z, dt)
     densities = {
         "KEspec": kinetic,
         "Ensspec": 0.5 * weight * z.abs().double() ** 2,
-        "APEspec": total - (h[:, None, None] * kinetic).sum(-3),
+        "APEspec": potential,
         **budget,
     }
     out = {name: isotropic(eq.grid, d)[1] for name, d in densities.items()}

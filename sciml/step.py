@@ -44,6 +44,11 @@ class Step:
     def __post_init__(self):
         if not (0 < self.dt < math.inf):
             raise ValueError(f"dt must be a positive number, got {self.dt}")
+        grid = self.equation.grid
+        z = torch.zeros(len(self.equation.prognostic), *grid.modes, dtype=grid.cdtype, device=grid.device)
+        self.equation.tendency(
+            z
+        )  # operators are made and kept now: torch.func may not see them made inside a transform
 
     def init(self, fields: Tensor, time: float = 0.0, seed: int = 0) -> State:
         """State of fields ``(..., n, ny, nx)``; ``seed`` matters for equations with noise."""
