@@ -22,8 +22,8 @@ class Grid:
 
     .. math:: f(x, y) = \sum_{k,l} \hat f(k, l)\, e^{i (k (x - x_0) + l (y - y_0))},
 
-    so that a coefficient is an amplitude and does not depend on the resolution. Only ``k >= 0`` is stored, rows run
-    over ``l = 0 ... M, -M ... -1``, and only modes that the dealiasing rule keeps are stored at all.
+    so that a coefficient is an amplitude and does not depend on the resolution. Spectra are stored as ``(k, l)``, with
+    ``k >= 0`` only and ``l = 0 ... M, -M ... -1``, and only the modes that the dealiasing rule keeps are stored at all.
 
     Parameters
     ----------
@@ -119,29 +119,29 @@ class Grid:
     # -- modes -------------------------------------------------------------------------------------------------------
     @cached_property
     def cut(self) -> tuple[int, int]:
-        """Largest index kept in y and in x."""
+        """Largest index kept in x and in y."""
         if self.dealias < 1:
-            return (self.ny - 1) // 3, (self.nx - 1) // 3
+            return (self.nx - 1) // 3, (self.ny - 1) // 3
         odd = int(self.dealias > 1)  # exact products leave no room for the Nyquist mode
-        return (self.ny - odd) // 2, (self.nx - odd) // 2
+        return (self.nx - odd) // 2, (self.ny - odd) // 2
 
     @cached_property
     def modes(self) -> tuple[int, int]:
-        """Shape of a stored spectrum."""
-        my, mx = self.cut
-        return (self.ny if self.dealias == 1 else 2 * my + 1), mx + 1
+        """Shape ``(k, l)`` of a stored spectrum."""
+        mx, my = self.cut
+        return mx + 1, (self.ny if self.dealias == 1 else 2 * my + 1)
 
     @cached_property
     def k(self) -> Tensor:
-        """Angular wavenumbers in x, float64, shape ``(1, modes[1])``."""
-        n = torch.arange(self.modes[1], dtype=torch.float64, device=self.device)
-        return (2 * math.pi / self.Lx * n)[None, :]
+        """Angular wavenumbers in x, float64, shape ``(modes[0], 1)``."""
+        n = torch.arange(self.modes[0], dtype=torch.float64, device=self.device)
+        return (2 * math.pi / self.Lx * n)[:, None]
 
     @cached_property
     def l(self) -> Tensor:  # noqa: E743
-        """Angular wavenumbers in y, float64, shape ``(modes[0], 1)``."""
-        n = torch.fft.fftfreq(self.modes[0], 1 / self.modes[0], dtype=torch.float64, device=self.device)
-        return (2 * math.pi / self.Ly * n)[:, None]
+        """Angular wavenumbers in y, float64, shape ``(1, modes[1])``."""
+        n = torch.fft.fftfreq(self.modes[1], 1 / self.modes[1], dtype=torch.float64, device=self.device)
+        return (2 * math.pi / self.Ly * n)[None, :]
 
     @cached_property
     def ik(self) -> Tensor:
@@ -172,39 +172,32 @@ class Grid:
 
     @cached_property
     def weight(self) -> Tensor:
-        """How often a stored mode counts in a sum over all wavevectors: 2, but 1 for k = 0 and the Nyquist column."""
-        w = torch.full((1, self.modes[1]), 2.0, dtype=torch.float64, device=self.device)
+        """How often a stored mode counts in a sum over all wavevectors: 2, but 1 for k = 0 and k = Nyquist."""
+        w = torch.full((self.modes[0], 1), 2.0, dtype=torch.float64, device=self.device)
         w[0, 0] = 1
-        if self.nx % 2 == 0 and self.modes[1] == self.nx // 2 + 1:
-            w[0, -1] = 1
+        if self.nx % 2 == 0 and self.modes[0] == self.nx // 2 + 1:
+            w[-1, 0] = 1
         return w
 
     # -- transforms --------------------------------------------------------------------------------------------------
     def fft(self, f: Tensor) -> Tensor:
         """Coefficients of a field given on any number of points of this box (truncated to the modes kept)."""
-        if f.shape[-1] == self.nx and self.dealias == 1 and f.shape[-2] == self.ny:
-            return torch.fft.rfft2(f, norm="forward")
-        rows, cols = self.modes
-        fh = torch.fft.rfft(f, norm="forward")[..., :cols]
-        if f.shape[-2] < rows or fh.shape[-1] < cols:
-            raise ValueError(f"{f.shape[-2]} x {f.shape[-1]} points do not determine {rows} x {cols} modes; use resample")
-        fh = torch.fft.fft(fh, dim=-2, norm="forward")
-        if rows == fh.shape[-2]:
-            return fh
-        half = (rows + 1) // 2
-        return torch.cat([fh[..., :half, :], fh[..., fh.shape[-2] - (rows - half) :, :]], dim=-2)
+        columns, rows = self.modes
+        fh = torch.fft.rfft(f, norm="forward")[..., :columns].mT
+        fh = torch.fft.fft(fh, norm="forward")
+        return fh if fh.shape[-1] == rows else keep_low(fh, rows)
 
     def ifft(self, fh: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
         """Field on this grid's points, or on ``shape`` points of the same box, at least as many as there are modes."""
         ny, nx = shape or self.shape
-        rows = fh.shape[-2]
-        if rows > ny or fh.shape[-1] > nx // 2 + 1:
-            raise ValueError(f"{ny} x {nx} points cannot hold {tuple(fh.shape[-2:])} modes; use resample to coarsen")
+        columns, rows = fh.shape[-2:]
+        if rows > ny or columns > nx // 2 + 1:
+            raise ValueError(f"{ny} x {nx} points cannot hold {rows} x {columns} modes; use resample to coarsen")
         if rows < ny:
             half = (rows + 1) // 2
-            gap = fh.new_zeros((*fh.shape[:-2], ny - rows, fh.shape[-1]))
-            fh = torch.cat([fh[..., :half, :], gap, fh[..., half:, :]], dim=-2)
-        return torch.fft.irfft(torch.fft.ifft(fh, dim=-2, norm="forward"), n=nx, norm="forward")
+            gap = fh.new_zeros((*fh.shape[:-1], ny - rows))
+            fh = torch.cat([fh[..., :half], gap, fh[..., half:]], dim=-1)
+        return torch.fft.irfft(torch.fft.ifft(fh, norm="forward").mT, n=nx, norm="forward")
 
     def project(self, f: Tensor) -> Tensor:
         """``f`` without the modes that this grid does not keep."""
@@ -226,11 +219,12 @@ class Grid:
         """Coarsen or refine a field by spectral truncation or zero padding (the Nyquist mode is dropped)."""
         if not (math.isclose(self.Lx, to.Lx) and math.isclose(self.Ly, to.Ly)):
             raise ValueError(f"grids cover different boxes: {self.Lx} x {self.Ly} and {to.Lx} x {to.Ly}")
-        my, mx = (min((a - 1) // 2, (b - 1) // 2) for a, b in zip(self.shape, to.shape, strict=True))
-        fh = torch.fft.rfft2(f, norm="forward")[..., : mx + 1]
-        fh = torch.cat([fh[..., : my + 1, :], fh[..., self.ny - my :, :]], dim=-2)
-        n = torch.fft.fftfreq(2 * my + 1, 1 / (2 * my + 1), dtype=torch.float64, device=f.device)[:, None]
-        m = torch.arange(mx + 1, dtype=torch.float64, device=f.device)
+        mx = (min(self.nx, to.nx) - 1) // 2
+        my = (min(self.ny, to.ny) - 1) // 2
+        fh = torch.fft.fft(torch.fft.rfft(f, norm="forward")[..., : mx + 1].mT, norm="forward")
+        fh = keep_low(fh, 2 * my + 1)
+        n = torch.fft.fftfreq(2 * my + 1, 1 / (2 * my + 1), dtype=torch.float64, device=f.device)
+        m = torch.arange(mx + 1, dtype=torch.float64, device=f.device)[:, None]
         shift = n * (to.y0 - self.y0) / self.Ly + m * (to.x0 - self.x0) / self.Lx
         return to.ifft(fh * torch.exp(2j * math.pi * shift).to(fh.dtype))
 
@@ -268,3 +262,8 @@ class Grid:
                 raise ValueError(f"coordinate {name!r} covers {v.size * step.mean():g} of its period {length:g}")
             found |= {f"n{name}": v.size, f"L{name}": length, f"{name}0": float(v[0])}
         return cls(**found, **options)
+
+
+def keep_low(fh: Tensor, n: int) -> Tensor:
+    """The ``n`` (odd) lowest of the wavenumbers ``0 ... M, -M ... -1`` along the last axis."""
+    return torch.cat([fh[..., : (n + 1) // 2], fh[..., fh.shape[-1] - n // 2 :]], dim=-1)

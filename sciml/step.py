@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sciml.equation.base import Equation, apply
+from sciml.equation.loops import weighted_sum
 
 Memory = tuple[Tensor, ...]
 Advance = Callable[[Tensor, float, Memory], tuple[Tensor, Memory]]
@@ -30,7 +31,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One step of an equation; use :func:`euler`, :func:`ab3`, :func:`rk4`, :func:`etdrk4` or :func:`imex`.
+    """One step of an equation, its filter applied last; use :func:`euler`, :func:`ab3`, :func:`rk4`, :func:`etdrk4` or :func:`imex`.
 
     ``limits`` are the lengths of the stability region along the imaginary and the negative real axis, or None where
     the method treats linear terms exactly or implicitly.
@@ -60,8 +61,6 @@ class Step:
     def __call__(self, state: State) -> State:
         z, memory = self.advance(state.z, state.time, state.memory)
         eq, rng = self.equation, state.rng
-        if eq.filter is not None:
-            z = z * eq.filter
         if eq.noise is not None and rng is not None:
             generator = torch.Generator(eq.grid.device)
             generator.set_state(rng)
@@ -78,7 +77,7 @@ def euler(equation: Equation, dt: float) -> Step:
     """Forward Euler, first order: ``z + dt f(z)``."""
 
     def advance(z, t, memory):
-        return z + dt * equation.tendency(z, t), ()
+        return weighted_sum(z, [equation.tendency(z, t)], [dt], equation.filter), ()
 
     return Step(equation, dt, advance, limits=(0.0, 2.0))
 
@@ -91,9 +90,8 @@ def ab3(equation: Equation, dt: float) -> Step:
 
     def advance(z, t, memory):
         tendencies = (equation.tendency(z, t), *memory)
-        for weight, f in zip(AB3[len(memory)], tendencies, strict=True):
-            z = torch.add(z, f, alpha=dt * weight)
-        return z, tendencies[:2]
+        weights = [dt * w for w in AB3[len(memory)]]
+        return weighted_sum(z, tendencies, weights, equation.filter), tendencies[:2]
 
     return Step(equation, dt, advance, limits=(0.72, 6 / 11))
 
@@ -104,10 +102,10 @@ def rk4(equation: Equation, dt: float) -> Step:
     def advance(z, t, memory):
         f = equation.tendency
         a = f(z, t)
-        b = f(torch.add(z, a, alpha=dt / 2), t + dt / 2)
-        c = f(torch.add(z, b, alpha=dt / 2), t + dt / 2)
-        d = f(torch.add(z, c, alpha=dt), t + dt)
-        return z + dt / 6 * (a + 2 * (b + c) + d), ()
+        b = f(weighted_sum(z, [a], [dt / 2]), t + dt / 2)
+        c = f(weighted_sum(z, [b], [dt / 2]), t + dt / 2)
+        d = f(weighted_sum(z, [c], [dt]), t + dt)
+        return weighted_sum(z, [a, b, c, d], [dt / 6, dt / 3, dt / 3, dt / 6], equation.filter), ()
 
     return Step(equation, dt, advance, limits=(2 * math.sqrt(2), 2.785))
 
@@ -133,7 +131,7 @@ def etdrk4(equation: Equation, dt: float) -> Step:
         na = N(a, t + dt / 2)
         nb = N(carried + apply(P, na), t + dt / 2)
         nc = N(apply(E2, a) + apply(P, 2 * nb - n0), t + dt)
-        return apply(E, z) + apply(A, n0) + apply(B, na + nb) + apply(C, nc), ()
+        return filtered(equation, apply(E, z) + apply(A, n0) + apply(B, na + nb) + apply(C, nc)), ()
 
     return Step(equation, dt, advance)
 
@@ -163,9 +161,14 @@ def imex(equation: Equation, dt: float) -> Step:
     def advance(z, t, memory):
         f = equation.nonlinear(z, t)
         push = 1.5 * f - 0.5 * memory[0] if memory else f
-        return apply(explicit, z) + apply(implicit, push), (f,)
+        return filtered(equation, apply(explicit, z) + apply(implicit, push)), (f,)
 
     return Step(equation, dt, advance)
+
+
+def filtered(equation: Equation, z: Tensor) -> Tensor:
+    """The new state times the equation's filter, where it has one."""
+    return z if equation.filter is None else z * equation.filter
 
 
 STEPPERS: dict[str, Callable[[Equation, float], Step]] = {

@@ -13,13 +13,12 @@ Where no gradient is asked for, on a CPU with numba, the pointwise work runs in 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from sciml.equation.base import apply
+from sciml.equation.loops import plain
 from sciml.grid import Grid
 
 Advection = Callable[..., Tensor]
@@ -30,23 +29,19 @@ def advection(grid: Grid, invert: Tensor, S: Tensor) -> Advection:
 
     ``invert (n, n, *modes)`` gives psi from q; ``S (n, n)`` is the stretching operator, which couples neighbours only.
     """
-    plain = basdevant(grid, invert, S) if grid.dealias != 1 else flux(grid, invert)
+    advect = basdevant(grid, invert, S) if grid.dealias != 1 else flux(grid, invert)
 
     def torch_advection(z: Tensor, linear: Tensor | None = None) -> Tensor:
-        return plain(z) if linear is None else plain(z) + apply(linear, z)
+        return advect(z) if linear is None else advect(z) + apply(linear, z)
 
-    if grid.device != "cpu" or find_spec("numba") is None or invert.requires_grad or S.requires_grad:
+    if not plain(invert, S):
         return torch_advection
     from sciml.equation import qg_loops
 
     compiled = qg_loops.advection(grid, invert, S)
 
     def either(z: Tensor, linear: Tensor | None = None) -> Tensor:
-        tracked = linear is not None and linear.requires_grad
-        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(z) or forward_ad._current_level >= 0  # type: ignore
-        if tracked or wrapped or (torch.is_grad_enabled() and z.requires_grad) or z.is_meta:
-            return torch_advection(z, linear)
-        return compiled(z, linear)
+        return compiled(z, linear) if plain(z, linear) else torch_advection(z, linear)
 
     return either
 

@@ -22,7 +22,7 @@ class Stability(NamedTuple):
     """streamfunction of each mode, ``(n modes, n layers, *modes)``, largest entry of modulus 1"""
 
     def fastest(self) -> tuple[int, int, int]:
-        """Indices ``(mode, row, column)`` of the largest growth rate."""
+        """Indices ``(mode, m, n)`` of the largest growth rate, with m waves in x and n in y."""
         i = int(self.growth.argmax())
         return tuple(int(a) for a in torch.unravel_index(torch.tensor(i), self.growth.shape))  # type: ignore[return-value]
 
@@ -50,18 +50,18 @@ def stability_of_profile(eq: QuasiGeostrophic, m: int) -> tuple[Tensor, Tensor, 
 
     The matrix is found column by column from the model's own terms, all but the advection of anomalies by anomalies.
     """
-    rows, cols = eq.grid.modes
-    if not 0 < m < cols:
-        raise ValueError(f"m must lie between 1 and {cols - 1}, got {m}")
+    columns, rows = eq.grid.modes
+    if not 0 < m < columns:
+        raise ValueError(f"m must lie between 1 and {columns - 1}, got {m}")
     size = eq.n * rows
-    basis = torch.zeros(size, eq.n, rows, cols, dtype=eq.grid.cdtype, device=eq.grid.device)
-    basis[..., m] = torch.eye(size, dtype=basis.dtype, device=eq.grid.device).view(size, eq.n, rows)
+    basis = torch.zeros(size, eq.n, columns, rows, dtype=eq.grid.cdtype, device=eq.grid.device)
+    basis[..., m, :] = torch.eye(size, dtype=basis.dtype, device=eq.grid.device).view(size, eq.n, rows)
     terms = [t for t in eq.terms if t.name != "advection"]
     response = eq.evaluate(basis, terms) - eq.evaluate(torch.zeros_like(basis), terms)
-    values, vectors = torch.linalg.eig(response[..., m].reshape(size, size).mT.to(torch.complex128))
+    values, vectors = torch.linalg.eig(response[..., m, :].reshape(size, size).mT.to(torch.complex128))
     order = values.real.argsort(descending=True)
     modes = torch.zeros_like(basis)
-    modes[..., m] = vectors[:, order].mT.reshape(size, eq.n, rows).to(basis.dtype)
+    modes[..., m, :] = vectors[:, order].mT.reshape(size, eq.n, rows).to(basis.dtype)
     return values.real[order], -values.imag[order], eq.psi(modes)
 
 

@@ -1,0 +1,37 @@
+"""Where compiled loops (numba) may stand in for torch operations, and the one that steppers use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+@cache
+def have_numba() -> bool:
+    return find_spec("numba") is not None
+
+
+def plain(*tensors: Tensor | None) -> bool:
+    """Whether compiled loops may read these tensors: numbers in this machine's memory, not tracked by autograd or
+    ``torch.func``, and numba is installed."""
+    if not have_numba() or forward_ad._current_level >= 0:  # type: ignore[attr-defined]
+        return False
+    tracking = torch.is_grad_enabled()
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]
+    return not any(t is not None and (wrapped(t) or t.device.type != "cpu" or (tracking and t.requires_grad)) for t in tensors)
+
+
+def weighted_sum(z: Tensor, fs: Sequence[Tensor], weights: Sequence[float], factor: Tensor | None = None) -> Tensor:
+    """``factor (z + sum_i weights_i fs_i)`` in one pass over memory, for up to four ``fs`` and a real factor."""
+    if z.shape == fs[0].shape and plain(z, *fs, factor):
+        from sciml.equation.qg_loops import add_up
+
+        return add_up(z, fs, weights, factor)
+    for f, weight in zip(fs, weights, strict=True):
+        z = torch.add(z, f, alpha=weight)
+    return z if factor is None else z * factor
