@@ -1,5 +1,6 @@
 """Scientific machine learning for PDEs and geoscience on shared xarray grids."""
 
+from sciml import plot, score, spectra
 from sciml.data import from_dataset, open_run, to_dataset
 from sciml.equation.advection import Advection
 from sciml.equation.base import Equation, Term
@@ -16,7 +17,7 @@ from sciml.equation.vorticity import Vorticity
 from sciml.grid import Grid
 from sciml.initial import random_field, random_pv, rossby_wave, taylor_green
 from sciml.rollout import BlowUp, Trajectory, rollout
-from sciml.spectra import diagnostics, isotropic, spectra
+from sciml.spectra import diagnostics, isotropic
 from sciml.step import STEPPERS, State, Step, ab3, etdrk4, euler, imex, rk4
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "isotropic",
     "open_run",
     "parse",
+    "plot",
     "preset",
     "random_field",
     "random_pv",
@@ -54,6 +56,7 @@ __all__ = [
     "rk4",
     "rollout",
     "rossby_wave",
+    "score",
     "spectra",
     "stability",
     "taylor_green",

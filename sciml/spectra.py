@@ -148,7 +148,7 @@ def dataset(eq: QuasiGeostrophic, values: Values) -> xr.Dataset:
     return xr.Dataset(out, coords, {"Conventions": "CF-1.11"})
 
 
-def spectra(ds: xr.Dataset, eq: QuasiGeostrophic, dt: float | None = None) -> xr.Dataset:
+def from_dataset(ds: xr.Dataset, eq: QuasiGeostrophic, dt: float | None = None) -> xr.Dataset:
     """Time-mean spectra and budget of the variable ``q (..., time, lev, y, x)`` of a Dataset."""
     q = ds["q"].transpose(..., "time", "lev", "y", "x")
     total: dict[str, Tensor] = {}

@@ -106,7 +106,7 @@ def test_time_mean_budget_of_a_run_closes():
 def test_from_a_dataset_equals_from_the_model():
     eq = TwoLayerQG.preset("eddy", 32)
     trajectory = rollout(ab3(eq, 7200.0), 30, every=10)(random_pv(eq, seed=0, members=2))
-    ds = spectra(to_dataset(trajectory, eq), eq, 7200.0)
+    ds = spectra.from_dataset(to_dataset(trajectory, eq), eq, 7200.0)
     each = [diagnostics(eq, eq.init(q), 7200.0) for q in trajectory.fields]
     for name in ("KEspec", "APEflux", "filter", "EKE"):
         expected = sum(d[name] for d in each) / len(each)
