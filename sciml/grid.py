@@ -187,7 +187,7 @@ class Grid:
         rows, cols = self.modes
         fh = torch.fft.rfft(f, norm="forward")[..., :cols]
         if f.shape[-2] < rows or fh.shape[-1] < cols:
-            raise ValueError(f"{f.shape[-2]} x {f.shape[-1]} points do not determine {rows} x {cols} modes; use resample")
+            raise ValueError(f"{f.shape[-2]} x {f.shape[-1]} points cannot give {rows} x {cols} modes; use resample")
         fh = torch.fft.fft(fh, dim=-2, norm="forward")
         if rows == fh.shape[-2]:
             return fh

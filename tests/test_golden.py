@@ -47,7 +47,9 @@ def test_pyqg_two_layer_reference_run():
     budget = [energy_budget(eq, part) for part in late]
     mean = {n: torch.cat([b[n] for b in budget]).mean(0) for n in budget[0]}
     kinetic = sum((grid.weight * grid.K2 * eq.psi(part).abs() ** 2).sum((0, 2, 3)) for part in late) / len(z[2431:])
-    mixed = sum(grid.weight * (eq.fraction[:, None, None] * part).sum(-3).abs() ** 2 for part in z[2431:]) / len(z[2431:])
+    mixed = sum(grid.weight * (eq.fraction[:, None, None] * part).sum(-3).abs() ** 2 for part in z[2431:]) / len(
+        z[2431:]
+    )
     assert kinetic.tolist() == pytest.approx([2 * 0.00818377631732826, 2 * 0.00015616609033468579], rel=0.01)
     assert float(mean["APEgenspec"].sum()) == pytest.approx(2.52256e-7 / 32**2, rel=0.01)
     assert float(-mean["KEfrictionspec"].sum()) == pytest.approx(1.48068e-7 / 32**2, rel=0.01)
@@ -55,8 +57,6 @@ def test_pyqg_two_layer_reference_run():
     published = {"APEflux": 1.78895e-4, "KEflux": 3.70678e-4, "APEgenspec": 2.58377e-4}
     for name, value in published.items():
         assert float(mean[name].abs().sum()) == pytest.approx(value / 32**4, rel=0.01), name
-
-
 
 
 def test_pyqg_vortex_merger_barotropic():

@@ -56,6 +56,6 @@ class Vorticity(Equation):
 
     def cfl(self, z: Tensor, dt: float) -> float:
         psi = -self.grid.real(self.grid.invK2) * z
-        u = self.grid.ifft(self.grid.complex(self.grid.il) * psi).abs() / self.grid.dy
-        v = self.grid.ifft(self.grid.complex(self.grid.ik) * psi).abs() / self.grid.dx
+        u = self.grid.ifft(self.grid.complex(self.grid.il) * psi).abs() / self.grid.dx
+        v = self.grid.ifft(self.grid.complex(self.grid.ik) * psi).abs() / self.grid.dy
         return float(torch.maximum(u, v).amax() * dt)
