@@ -1,8 +1,8 @@
 """Runs pyqg 0.7.2 in its own environment for the benchmarks; reads one JSON request a line, answers one JSON line.
 
-    {"do": "build", "nx": 64, "dt": 7200.0}            make a turbulent-looking state and warm up
-    {"do": "time", "steps": 100}                       seconds that the steps took
-    {"do": "climate", "nx": 64, "dt": 7200.0, "seed": 0, "years": 10, "spinup_years": 5, "file": "out.nc"}
+{"do": "build", "nx": 64, "dt": 7200.0}            make a turbulent-looking state and warm up
+{"do": "time", "steps": 100}                       seconds that the steps took
+{"do": "climate", "nx": 64, "dt": 7200.0, "seed": 0, "years": 10, "spinup_years": 5, "file": "out.nc"}
 """
 
 import json

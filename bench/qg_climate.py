@@ -88,7 +88,9 @@ def spectral_differences(a: list[dict], b: list[dict]) -> list[tuple[str, float,
         x, y = np.mean([r[name] for r in a], 0), np.mean([r[name] for r in b], 0)
         size = np.abs(y).sum(-1)
         between = np.abs(b[0][name] - b[-1][name]).sum(-1) / 2 / size
-        for lev, (d, s) in enumerate(zip(np.atleast_1d(np.abs(x - y).sum(-1) / size), np.atleast_1d(between), strict=True)):
+        for lev, (d, s) in enumerate(
+            zip(np.atleast_1d(np.abs(x - y).sum(-1) / size), np.atleast_1d(between), strict=True)
+        ):
             rows.append((name + (f", layer {lev + 1}" if x.ndim == 2 else ""), float(d), float(s)))
     return rows
 

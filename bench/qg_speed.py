@@ -69,7 +69,9 @@ def steps_for(nx: int, members: int = 1) -> int:
     return max(2, int(4e6 / (nx * nx * members)))
 
 
-def measure(nx: int, repeats: int, threads: list[int], members: int | None, device: str, peer: Peer | None) -> list[dict]:
+def measure(
+    nx: int, repeats: int, threads: list[int], members: int | None, device: str, peer: Peer | None
+) -> list[dict]:
     """All variants at one size in turns; rows of medians in microseconds a member and step."""
     variants = {
         (precision, exact, n): Ours(nx, precision, exact, members, device)
@@ -94,7 +96,13 @@ def measure(nx: int, repeats: int, threads: list[int], members: int | None, devi
     for precision, exact, n in variants:
         key = (precision, exact, n)
         step, fft = median[key, "step"], median[key, "fft"]
-        row = {"nx": nx, "members": members or 1, "threads": n, "precision": precision, "products": "exact" if exact else "aliased"}
+        row = {
+            "nx": nx,
+            "members": members or 1,
+            "threads": n,
+            "precision": precision,
+            "products": "exact" if exact else "aliased",
+        }
         row |= {"step": step, "transforms": fft, "step/transforms": step / fft}
         if "pyqg" in median:
             row |= {"pyqg": median["pyqg"], "pyqg/step": median["pyqg"] / step}
@@ -114,7 +122,18 @@ def main() -> None:
     torch.set_grad_enabled(False)
     peer = Peer("pyqg") if o.device == "cpu" else None
     rows = []
-    header = ["nx", "members", "threads", "precision", "products", "step", "transforms", "step/transforms", "pyqg", "pyqg/step"]
+    header = [
+        "nx",
+        "members",
+        "threads",
+        "precision",
+        "products",
+        "step",
+        "transforms",
+        "step/transforms",
+        "pyqg",
+        "pyqg/step",
+    ]
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     jobs = [(nx, None if o.device == "cpu" else o.members) for nx in o.sizes] + [(64, o.members)]
     for nx, members in jobs:

@@ -184,6 +184,8 @@ class Grid:
         """Coefficients of a field given on any number of points of this box (truncated to the modes kept)."""
         columns, rows = self.modes
         fh = torch.fft.rfft(f, norm="forward")[..., :columns].mT
+        if f.shape[-2] < rows or fh.shape[-2] < columns:
+            raise ValueError(f"{f.shape[-2]} x {f.shape[-1]} points cannot give {rows} x {columns} modes; use resample")
         fh = torch.fft.fft(fh, norm="forward")
         return fh if fh.shape[-1] == rows else keep_low(fh, rows)
 
@@ -194,6 +196,8 @@ class Grid:
         if rows > ny or columns > nx // 2 + 1:
             raise ValueError(f"{ny} x {nx} points cannot hold {rows} x {columns} modes; use resample to coarsen")
         if rows < ny:
+            if rows % 2 == 0:
+                raise ValueError("a Nyquist mode does not continue to a finer grid; use resample, which drops it")
             half = (rows + 1) // 2
             gap = fh.new_zeros((*fh.shape[:-1], ny - rows))
             fh = torch.cat([fh[..., :half], gap, fh[..., half:]], dim=-1)

@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One step of an equation, its filter applied last; use :func:`euler`, :func:`ab3`, :func:`rk4`, :func:`etdrk4` or :func:`imex`.
+    """One step of an equation, its filter applied last; made by the functions of :data:`STEPPERS`.
 
     ``limits`` are the lengths of the stability region along the imaginary and the negative real axis, or None where
     the method treats linear terms exactly or implicitly.

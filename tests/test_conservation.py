@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from sciml import Grid, LayeredQG, State, euler, isotropic, random_pv, rk4
 from sciml.spectra import energy_budget
 
@@ -90,7 +91,7 @@ def everything(filterfac=0.0):
 
 
 def energy_by_fields(eq, z):
-    """Energy per ring from velocities and the interface, not from psi q: 1/2 sum delta_i |u_i|^2 + 1/2 F (psi1 - psi2)^2."""
+    """Energy per ring from velocities and the interface: 1/2 sum delta_i |u_i|^2 + 1/2 F (psi1 - psi2)^2."""
     psi = eq.psi(z)
     F = float(eq.S[0, 1] * eq.fraction[0])
     kinetic = 0.5 * (eq.fraction[:, None, None] * eq.grid.K2 * psi.abs() ** 2).sum(-3)
@@ -134,7 +135,7 @@ def test_energy_budget_closes_with_everything_switched_on():
 
 
 def test_filter_takes_the_energy_that_the_budget_says():
-    """One Euler step with pyqg's filter: E(after) - E(before) = dt x (all terms, the filter among them) + dt^2 E(dz/dt)."""
+    """One Euler step with pyqg's filter: E(after) - E(before) = dt x (all terms with the filter) + dt^2 E(dz/dt)."""
     eq, dt = everything(filterfac=23.6), 1e-4
     z = eq.init(turbulence(eq, scale=1.0))
     after = euler(eq, dt)(State(z)).z

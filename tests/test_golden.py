@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 import xarray as xr
+
 from sciml import LayeredQG, SurfaceQG, TwoLayerQG, ab3, rollout
 from sciml.equation.base import apply
 from sciml.grid import Grid
 from sciml.initial import vortex_pair
 from sciml.spectra import energy_budget
-
 from tests.conftest import ROOT, relative
 
 GOLDEN = ROOT / "tests" / "data" / "pyqg_eddy64_golden.nc"

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import sympy as sp
 import torch
+
 from sciml import Grid, LayeredQG, TwoLayerQG, preset, ring_forcing, rk4
 from sciml.equation import loops
 from sciml.equation.base import Term, apply
 from sciml.equation.expression import Field, parse
 from sciml.equation.presets import PRESETS
-
 from tests.conftest import relative
 
 STRATIFICATIONS = {
@@ -109,7 +109,7 @@ def exact_fields(n):
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_manufactured_steady_solution(n):
     """U(y), beta, drag, viscosity and topography, balanced by a forcing that sympy derives from the *total* fields,
-    d_t Q + u . grad Q with Q = q + beta y + eta + mean; after 200 steps nothing has moved (GeophysicalFlows.jl's test)."""
+    d_t Q + u . grad Q with Q = q + beta y + eta + mean; after 200 steps nothing has moved."""
     (x, y), psi, U, eta = exact_fields(n)
     beta, drag, nu, g = 0.35, 0.1, 0.05, STRATIFICATIONS[n].get("gprime", ())
     H = STRATIFICATIONS[n]["H"]

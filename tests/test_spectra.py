@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from sciml import Grid, LayeredQG, TwoLayerQG, ab3, diagnostics, isotropic, random_pv, rollout, spectra, to_dataset
 from sciml.equation.base import Term
 from sciml.equation.expression import parse
@@ -71,7 +72,7 @@ def test_generation_of_a_uniform_shear():
     """APE generation is rd^-2 delta_1 delta_2 Us <psi_1 d_x psi_2>."""
     eq = TwoLayerQG.preset("eddy", 32)
     z = eq.init(eddies(eq))
-    psi1, psi2 = eq.grid.ifft(eq.psi(z))
+    psi1, _ = eq.grid.ifft(eq.psi(z))
     v2 = eq.velocity(z)[1][1]
     expected = 15e3**-2 * 0.2 * 0.8 * 0.025 * float((psi1 * v2).mean())
     assert float(diagnostics(eq, z)["APEgen"]) == pytest.approx(expected, rel=1e-8)

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from sciml import Grid, LayeredQG, State, TwoLayerQG, rk4, stability, vertical_modes
 from sciml.equation.stability import stability_of_profile
-
 from tests.conftest import relative
 
 L = 1e6

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from sciml import (
     STEPPERS,
     Grid,
@@ -21,7 +22,6 @@ from sciml import (
 )
 from sciml.equation.base import apply
 from sciml.step import State, phi_functions
-
 from tests.conftest import relative
 
 ORDER = {"euler": 1, "ab3": 3, "rk4": 4, "etdrk4": 4, "imex": 2}
@@ -150,6 +150,7 @@ def test_phi_functions_against_series():
         assert relative(found, expected) < 1e-14
     big = torch.tensor([[-40.0 + 3j]], dtype=torch.complex128)
     e, p1, p2, p3 = phi_functions(big)
+    assert relative(e, torch.exp(big)) < 1e-12
     assert relative(p1, (torch.exp(big) - 1) / big) < 1e-12
     assert relative(p2, (p1 - 1) / big) < 1e-12
     assert relative(p3, (p2 - 0.5) / big) < 1e-12

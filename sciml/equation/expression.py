@@ -50,6 +50,9 @@ class Expr:
     def __rtruediv__(self, other):
         return wrap(other) * self**-1
 
+    def __rpow__(self, other):
+        return wrap(other) ** self
+
     __radd__ = __add__
     __rmul__ = __mul__
 

@@ -23,7 +23,9 @@ def plain(*tensors: Tensor | None) -> bool:
         return False
     tracking = torch.is_grad_enabled()
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]
-    return not any(t is not None and (wrapped(t) or t.device.type != "cpu" or (tracking and t.requires_grad)) for t in tensors)
+    return not any(
+        t is not None and (wrapped(t) or t.device.type != "cpu" or (tracking and t.requires_grad)) for t in tensors
+    )
 
 
 def weighted_sum(z: Tensor, fs: Sequence[Tensor], weights: Sequence[float], factor: Tensor | None = None) -> Tensor:

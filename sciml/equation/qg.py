@@ -162,12 +162,14 @@ class QuasiGeostrophic(Equation):
 
     def _profile(self, a: Profile) -> Tensor:
         """A number, a profile ``(ny,)`` or a map as a tensor that broadcasts against ``(ny, nx)``."""
-        a = self.grid.real(a)
-        a = a[:, None] if a.ndim == 1 else a
-        fits = a.ndim <= 2 and all(m in (1, n) for m, n in zip(a.shape[::-1], self.grid.shape[::-1], strict=False))
+        field: Tensor = self.grid.real(a)
+        field = field[:, None] if field.ndim == 1 else field
+        fits = field.ndim <= 2 and all(
+            m in (1, n) for m, n in zip(field.shape[::-1], self.grid.shape[::-1], strict=False)
+        )
         if not fits:
-            raise ValueError(f"a profile or map of shape {tuple(a.shape)} does not fit the grid {self.grid.shape}")
-        return a.expand(self.grid.shape)
+            raise ValueError(f"a profile or map of shape {tuple(field.shape)} does not fit the grid {self.grid.shape}")
+        return field.expand(self.grid.shape)
 
     # -- terms -------------------------------------------------------------------------------------------------------
     @cached_property

@@ -128,7 +128,7 @@ class Spectral:
         value: Any = math.prod((self.at_points(a) for a in fixed), start=scale)
         for i, a in enumerate(fields):
             value = value * self.at_points(a)
-            if 0 < i < len(fields) - 1:
+            if (i > 0 or fixed) and i < len(fields) - 1:
                 value = self.grid.ifft(self.grid.fft(value), self.grid.product_shape)
         return ("spectrum", self.grid.fft(value)) if fields else ("points", value)
 
@@ -190,7 +190,9 @@ def _at_points(e: Expr, derivative, params, coords):
         return sum(args)
     if e.op == "mul":
         return math.prod(args)
-    return args[0] ** args[1] if e.op == "pow" else POINTWISE[e.op](torch.as_tensor(args[0], dtype=getattr(args[0], "dtype", torch.float64)))
+    if e.op == "pow":
+        return args[0] ** args[1]
+    return POINTWISE[e.op](args[0] if isinstance(args[0], Tensor) else torch.tensor(args[0], dtype=torch.float64))
 
 
 # -- linear terms ----------------------------------------------------------------------------------------------------
@@ -222,7 +224,8 @@ def _symbol(e: Expr, grid: Grid, params) -> Any:
     if e.op == "mul" and len(forms) == 1:
         return {n: math.prod(numbers) * v for n, v in forms[0].items()}
     if not forms:
-        return {"add": sum, "mul": math.prod, "pow": lambda ab: ab[0] ** ab[1]}.get(e.op, lambda _: 0.0)(args)
+        values = {"add": sum, "mul": math.prod, "pow": lambda ab: ab[0] ** ab[1], "mean_x": lambda a: a[0]}
+        return values.get(e.op, lambda _: 0.0)(args)
     operator = {"dx": grid.ik, "dy": grid.il, "lap": -grid.K2, "mean_x": (grid.k == 0).double()}.get(e.op)
     if operator is None:
         raise NotLinear(f"{e} is not linear in its fields")

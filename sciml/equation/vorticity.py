@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sciml.equation.base import Equation, Term
@@ -56,6 +55,6 @@ class Vorticity(Equation):
 
     def cfl(self, z: Tensor, dt: float) -> float:
         psi = -self.grid.real(self.grid.invK2) * z
-        u = self.grid.ifft(self.grid.complex(self.grid.il) * psi).abs() / self.grid.dy
-        v = self.grid.ifft(self.grid.complex(self.grid.ik) * psi).abs() / self.grid.dx
-        return float(torch.maximum(u, v).amax() * dt)
+        u = self.grid.ifft(self.grid.complex(self.grid.il) * psi).abs() / self.grid.dx
+        v = self.grid.ifft(self.grid.complex(self.grid.ik) * psi).abs() / self.grid.dy
+        return float((u + v).amax() * dt)
