@@ -219,10 +219,11 @@ def add_up(z: Tensor, fs: Sequence[Tensor], weights: Sequence[float], factor: Te
     out = torch.empty_like(z)
     real = out.real.dtype
     flat = torch.empty(0, dtype=real) if factor is None else factor.flatten()
-    padded = [*fs, *[fs[0]] * (4 - len(fs))]
+    a, b, c, d = [*fs, *[fs[0]] * (4 - len(fs))]
     w = np.zeros(4, str(real).removeprefix("torch."))
     w[: len(fs)] = weights
-    summed(*(a.view(-1).numpy() for a in (z, *padded, out)), w, len(fs), flat.numpy())
+    z_, a, b, c, d, out_ = (x.view(-1).numpy() for x in (z, a, b, c, d, out))
+    summed(z_, a, b, c, d, out_, w, len(fs), flat.numpy())
     return out
 
 
