@@ -8,7 +8,7 @@ import sympy as sp
 import torch
 
 from sciml import Grid, LayeredQG, TwoLayerQG, preset, ring_forcing, rk4
-from sciml.equation import loops
+from sciml.equation import loops, qg_loops
 from sciml.equation.base import Term, apply
 from sciml.equation.expression import Field, parse
 from sciml.equation.presets import PRESETS
@@ -88,6 +88,17 @@ def test_fast_paths_equal_the_terms(n, dealias, grad, rng):
     assert relative(eq.tendency(z), slow) < 1e-13
     assert relative(eq.nonlinear(z) + apply(eq.linear, z), slow) < 1e-13
     assert relative(sum(eq.by_term(z).values()), slow) < 1e-13
+
+
+@pytest.mark.parametrize("fields", [1, 4, 5, 7, 100])
+@pytest.mark.parametrize("dealias", [1, 2 / 3])
+def test_groups_of_any_size_give_the_same(fields, dealias, monkeypatch, rng):
+    """However many fields are transformed at once, the compiled path equals the terms."""
+    monkeypatch.setattr(qg_loops, "GROUP_BYTES", fields * 24 * 30 * 8)
+    for n, parameters in STRATIFICATIONS.items():
+        eq = LayeredQG(grid=Grid(24, 30, Lx=2.0, Ly=3.0, dealias=dealias), **parameters, rek=0.3)
+        z = eq.pv(random_psi(eq, rng, (2,)))
+        assert relative(eq.tendency(z), eq.evaluate(z, eq.terms)) < 1e-13, f"{n} layers"
 
 
 def test_without_numba_the_torch_path_is_used(monkeypatch, rng):

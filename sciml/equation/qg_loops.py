@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,89 +25,123 @@ compiled = njit(cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="n
 
 def advection(grid: Grid, invert: Tensor, S: Tensor) -> Callable[..., Tensor]:
     """``(z, linear=None) -> -J(psi, q) (+ linear z)`` for states ``z (..., n, *modes)`` on the CPU."""
-    ny, nx = grid.product_shape
     columns, rows = grid.modes
+    nx = grid.product_shape[1]
     n = S.shape[0]
     exact = grid.dealias != 1
-    inputs, products = (2, 3) if exact else (3, 2)  # fields a layer
-    A = invert.contiguous().numpy()
+    A = array(invert)
     k, l = (grid.real(a.imag).flatten().numpy() for a in (grid.ik, grid.il))  # noqa: E741
     below, above = (np.append(torch.diagonal(S, o).numpy(), 0).astype(A.dtype) for o in (1, -1))
-    group = max(1, GROUP_BYTES // (ny * nx * S.element_size()))
-    at_once = n if group >= inputs * n else 1  # layers
+    add = collect if exact else collect_flux
     thread = threading.local()
 
-    def buffers() -> tuple[Tensor, Tensor, Tensor]:
-        if not hasattr(thread, "buffers"):
-            size = min(group, inputs * at_once)
-            thread.buffers = (
-                torch.zeros(inputs * at_once, columns, ny, dtype=grid.cdtype),
-                torch.zeros(size, ny, nx // 2 + 1, dtype=grid.cdtype),
-                torch.empty(min(group, products * n - exact), ny, nx, dtype=grid.dtype),
-            )
-        return thread.buffers
-
-    def to_points(z: np.ndarray) -> list[np.ndarray]:
-        spectra, half, _ = buffers()
-        fields = []
-        for layer in range(0, n, at_once):
-            velocity_spectra(z, A, k, l, layer, inputs, spectra.numpy())
-            for part in spectra.split(len(half)):
-                turn(torch.fft.ifft(part, norm="forward").numpy(), half.numpy())
-                points = torch.fft.irfft(half[: len(part)], n=nx, norm="forward")
-                fields += list(points.view(len(part), -1).numpy())
-        return fields
-
     def advect(z: Tensor, linear: Tensor | None = None) -> Tensor:
-        z = z.detach().resolve_conj().contiguous()
-        dz = torch.zeros_like(z) if linear is None else torch.empty_like(z)
-        states, results = (a.view(-1, n, columns, rows).numpy() for a in (z, dz))
-        room = buffers()[2]
+        states = array(z).reshape(-1, n, columns, rows)
+        dz = torch.zeros_like(z, memory_format=torch.contiguous_format)
+        results = dz.numpy().reshape(states.shape)
+        if not hasattr(thread, "room"):
+            thread.room = Room(grid, n, exact)
+        room: Room = thread.room
         for state, out in zip(states, results, strict=True):
+            fields = []
+            for layer, layers, groups in room.inverse:
+                velocity_spectra(state, A, k, l, layer, room.inputs, layers)
+                for spectra, half, half_array in groups:
+                    turn(torch.fft.ifft(spectra, norm="forward").numpy(), half_array)
+                    fields.append(torch.fft.irfft(half, n=nx, norm="forward").numpy())
+            for first, product, product_array in room.forward:
+                multiply(fields, n, first, exact, product_array)
+                spectra = torch.fft.rfft(product, norm="forward")[..., :columns].mT
+                add(torch.fft.fft(spectra, norm="forward").numpy(), k, l, below, above, first, out)
             if linear is not None:
-                apply_linear(linear.numpy(), state, out)
-            fields = to_points(state)
-            for first in range(0, products * n - exact, len(room)):
-                part = room[: products * n - exact - first]
-                for p, row in enumerate(part.view(len(part), -1).numpy(), first):
-                    multiply(fields, p, exact, row)
-                spectra = torch.fft.rfft(part, norm="forward")[..., :columns].mT
-                spectra = torch.fft.fft(spectra, norm="forward").numpy()
-                (collect if exact else collect_flux)(spectra, k, l, below, above, first, out)
+                apply_linear(array(linear), state, out)
         return dz
 
     return advect
 
 
-def multiply(f: list[np.ndarray], product: int, exact: bool, out: np.ndarray) -> None:
-    """Product number ``product`` at points: uv, v^2 - u^2, J(psi_i, psi_i+1) of each layer, or uq, vq of each layer."""
-    i, kind = divmod(product, 3 if exact else 2)
-    if not exact:
-        times(f[3 * i + kind], f[3 * i + 2], out)
-    elif kind == 0:
-        times(f[2 * i], f[2 * i + 1], out)
-    elif kind == 1:
-        difference_of_squares(f[2 * i + 1], f[2 * i], out)
-    else:
-        determinant(f[2 * i], f[2 * i + 1], f[2 * i + 2], f[2 * i + 3], out)
+class Room:
+    """Arrays that one thread uses again at every step, and how they are cut into groups that fit the cache.
+
+    ``inverse``: (first layer, spectra of some layers, [(spectra, half-complex, the same as array) of each group]);
+    ``forward``: (number of the first product, products of a group at points, the same as array).
+    """
+
+    def __init__(self, grid: Grid, n: int, exact: bool):
+        ny, nx = grid.product_shape
+        self.inputs, products = (2, 3) if exact else (3, 2)  # fields a layer
+        total = products * n - exact
+        group = max(1, GROUP_BYTES // (ny * nx * grid.real(0.0).element_size()))
+        layers = n if group >= self.inputs * n else 1  # whose spectra are made at once
+        spectra = torch.zeros(self.inputs * layers, grid.modes[0], ny, dtype=grid.cdtype)
+        half = torch.zeros(min(group, len(spectra)), ny, nx // 2 + 1, dtype=grid.cdtype)
+        groups = [(part, half[: len(part)], half[: len(part)].numpy()) for part in spectra.split(len(half))]
+        self.inverse = [(layer, spectra.numpy(), groups) for layer in range(0, n, layers)]
+        product = torch.empty(min(group, total), ny, nx, dtype=grid.dtype)
+        firsts = range(0, total, len(product))
+        parts = [product[: total - first] for first in firsts]
+        self.forward = [(first, part, part.numpy()) for first, part in zip(firsts, parts, strict=True)]
+
+
+def array(t: Tensor) -> np.ndarray:
+    """The contiguous numbers of a tensor."""
+    if t.requires_grad or t.is_conj() or not t.is_contiguous():
+        t = t.detach().resolve_conj().contiguous()
+    return t.numpy()
+
+
+def multiply(groups: list[np.ndarray], n: int, first: int, exact: bool, out: np.ndarray) -> None:
+    """Products at points from number ``first`` on: uv, v^2 - u^2, J(psi_i, psi_i+1) of each layer, or uq and vq."""
+    everything = 3 * n - 1 if exact else 2 * n
+    if len(groups) == 1 and len(out) == everything:
+        multiply_all(groups[0], n, exact, out)
+        return
+    f = [field for group in groups for field in group]
+    for number, product in enumerate(out, first):
+        i, kind = divmod(number, 3 if exact else 2)
+        if not exact:
+            times(f[3 * i + kind], f[3 * i + 2], product)
+        elif kind == 0:
+            times(f[2 * i], f[2 * i + 1], product)
+        elif kind == 1:
+            difference_of_squares(f[2 * i + 1], f[2 * i], product)
+        else:
+            determinant(f[2 * i], f[2 * i + 1], f[2 * i + 2], f[2 * i + 3], product)
 
 
 @compiled
 def times(a, b, out):
+    a, b, out = a.ravel(), b.ravel(), out.ravel()
     for p in range(out.size):
         out[p] = a[p] * b[p]
 
 
 @compiled
 def difference_of_squares(a, b, out):
+    a, b, out = a.ravel(), b.ravel(), out.ravel()
     for p in range(out.size):
         out[p] = (a[p] - b[p]) * (a[p] + b[p])
 
 
 @compiled
 def determinant(a, b, c, d, out):
+    a, b, c, d, out = a.ravel(), b.ravel(), c.ravel(), d.ravel(), out.ravel()
     for p in range(out.size):
         out[p] = a[p] * d[p] - b[p] * c[p]
+
+
+@compiled
+def multiply_all(f, n, exact, out):
+    """All products of all layers where they fit one group."""
+    for i in range(n):
+        if exact:
+            times(f[2 * i], f[2 * i + 1], out[3 * i])
+            difference_of_squares(f[2 * i + 1], f[2 * i], out[3 * i + 1])
+            if i + 1 < n:
+                determinant(f[2 * i], f[2 * i + 1], f[2 * i + 2], f[2 * i + 3], out[3 * i + 2])
+        else:
+            times(f[3 * i], f[3 * i + 2], out[2 * i])
+            times(f[3 * i + 1], f[3 * i + 2], out[2 * i + 1])
 
 
 @compiled
@@ -199,15 +234,12 @@ def collect_flux(f, k, l, below, above, first, dz):  # noqa: E741
 
 @compiled
 def apply_linear(L, z, out):
-    """out = L z."""
+    """out += L z."""
     n, columns, rows = z.shape
     for i in range(n):
         for c in range(columns):
             target = out[i, c]
-            row, state = L[i, 0, c], z[0, c]
-            for r in range(rows):
-                target[r] = row[r] * state[r]
-            for j in range(1, n):
+            for j in range(n):
                 row, state = L[i, j, c], z[j, c]
                 for r in range(rows):
                     target[r] += row[r] * state[r]
@@ -215,27 +247,30 @@ def apply_linear(L, z, out):
 
 def add_up(z: Tensor, fs: Sequence[Tensor], weights: Sequence[float], factor: Tensor | None) -> Tensor:
     """``factor (z + sum_i weights_i fs_i)`` for up to four ``fs``; ``factor`` has the shape of the last axes of z."""
-    z, *fs = (a.detach().resolve_conj().contiguous() for a in (z, *fs))
-    out = torch.empty_like(z)
-    real = out.real.dtype
-    flat = torch.empty(0, dtype=real) if factor is None else factor.flatten()
-    a, b, c, d = [*fs, *[fs[0]] * (4 - len(fs))]
-    w = np.zeros(4, str(real).removeprefix("torch."))
-    w[: len(fs)] = weights
-    z_, a, b, c, d, out_ = (x.view(-1).numpy() for x in (z, a, b, c, d, out))
-    summed(z_, a, b, c, d, out_, w, len(fs), flat.numpy())
+    out = torch.empty_like(z, memory_format=torch.contiguous_format)
+    a, b, c, d = (array(f) for f in (*fs, *[fs[0]] * (4 - len(fs))))
+    w = small_array(tuple(weights), z.dtype)
+    mask = w[:0] if factor is None else array(factor)
+    summed(array(z), a, b, c, d, out.numpy(), w, mask)
     return out
 
 
+@cache
+def small_array(values: tuple[float, ...], dtype: torch.dtype) -> np.ndarray:
+    """The values as reals of the precision of the complex ``dtype``."""
+    return np.array(values, np.float32 if dtype == torch.complex64 else np.float64)
+
+
 @compiled
-def summed(z, a, b, c, d, out, w, count, factor):
-    if count == 1:
+def summed(z, a, b, c, d, out, w, factor):
+    z, a, b, c, d, out, factor = z.ravel(), a.ravel(), b.ravel(), c.ravel(), d.ravel(), out.ravel(), factor.ravel()
+    if w.size == 1:
         for s in range(z.size):
             out[s] = z[s] + w[0] * a[s]
-    elif count == 2:
+    elif w.size == 2:
         for s in range(z.size):
             out[s] = z[s] + w[0] * a[s] + w[1] * b[s]
-    elif count == 3:
+    elif w.size == 3:
         for s in range(z.size):
             out[s] = z[s] + w[0] * a[s] + w[1] * b[s] + w[2] * c[s]
     else:
