@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ import tyro
 import xarray
 
 import sciml
+from sciml.data import replacing
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,12 @@ class Refused(Exception):
 def main(run: Callable[[Any], None], options: type) -> None:
     """Parse the command line into ``options``, call ``run``; bad input ends with one line and exit status 2."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    chosen = tyro.cli(options, description=sys.modules["__main__"].__doc__)
+    chosen = tyro.cli(options, description=sys.modules[run.__module__].__doc__)
     try:
+        if not 0 <= chosen.seed < 2**31:
+            raise Refused(f"--seed must be a whole number from 0 to 2147483647, got {chosen.seed}")
         run(chosen)
-    except (Refused, ValueError, OSError, FloatingPointError) as error:
+    except (Refused, ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -70,8 +75,37 @@ def folder(path: Path) -> Path:
     return path
 
 
+def earlier(path: Path, products: Iterable[str]) -> list[Path]:
+    """What a folder holds already of a run's products, given as patterns."""
+    return sorted(found for pattern in products for found in path.glob(pattern))
+
+
+def refuse_unfinished(path: Path, products: Iterable[str], options: Any) -> None:
+    """A run that was interrupted is continued or given up, but not by accident; its summary is missing."""
+    if options.resume and options.overwrite:
+        raise Refused("--resume and --overwrite exclude each other")
+    found = {p.name for p in earlier(path, products)}
+    if found and "summary.json" not in found and not (options.resume or options.overwrite):
+        raise Refused(f"{path} holds a run that was not finished; continue it with --resume, or start again with "
+                      "--overwrite")  # fmt: skip
+
+
+def make_room(path: Path, products: Iterable[str], options: Any) -> None:
+    """Set an earlier run aside, in a folder within its own; with ``--overwrite`` remove it."""
+    found = earlier(path, products)
+    if options.overwrite:
+        for p in found:
+            shutil.rmtree(p) if p.is_dir() else p.unlink()
+    elif found:
+        aside = next(p for i in count(1) if not (p := path / f"earlier-{i}").exists())
+        aside.mkdir()
+        for p in found:
+            p.rename(aside / p.name)
+        print(f"the earlier run in {path} is kept in {aside}")
+
+
 def write_summary(path: Path, options: Any, numbers: dict[str, Any], started: float) -> None:
-    """``summary.json``: headline numbers, options, versions, wall time; written under a temporary name first."""
+    """``summary.json``: headline numbers, options, versions, wall time."""
     chosen = asdict(options)
     summary = {
         "results": numbers,
@@ -85,6 +119,5 @@ def write_summary(path: Path, options: Any, numbers: dict[str, Any], started: fl
         "threads": torch.get_num_threads(),
         "wall_seconds": round(time.monotonic() - started, 2),
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(summary, indent=2) + "\n")

@@ -14,26 +14,39 @@ it with pyqg. Run time on one core: quick 10 s, default 1 minute, full (256^2, t
 from __future__ import annotations
 
 import json
+import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, main, write_summary
+from common import Common, Refused, device, folder, main, make_room, refuse_unfinished, write_summary
 
 import sciml as sm
 from sciml import plot
-from sciml.cluster import over_members
-from sciml.data import attributes, coordinates, model_attributes, qg_fields, time_coordinate, write_netcdf
+from sciml.cluster import workers
+from sciml.data import (
+    APPENDERS,
+    SUFFIX,
+    attributes,
+    coordinates,
+    dimensionless,
+    model_attributes,
+    qg_fields,
+    time_coordinate,
+    write_netcdf,
+    zarr_group,
+)
 from sciml.equation.qg import QuasiGeostrophic
-from sciml.record import Means, record, unfinished
+from sciml.record import Means, record
 from sciml.rollout import check_stability
 from sciml.score import table
-from sciml.spectra import dataset, residual
+from sciml.spectra import budget_names, dataset, residual
 
 
 @dataclass(frozen=True)
@@ -45,9 +58,9 @@ class Options(Common):
     ny: int | None = None
     """Points in y (default: as many as in x; relaxation_jet twice as many)."""
     days: float | None = None
-    """Length of the recorded run, days (relaxation_jet: time units)."""
+    """Length of the recorded run, days (relaxation_jet: time units), in whole intervals between records."""
     spinup_days: float | None = None
-    """Days before recording begins."""
+    """Days before recording begins, in whole intervals between records."""
     dt: float | None = None
     """Time step, s (default: 7200 s at 64 points, less in proportion above; relaxation_jet: 0.025)."""
     every_days: float | None = None
@@ -65,12 +78,14 @@ class Options(Common):
     resume: bool = False
     """Continue a run that was interrupted, or make a finished one longer (with a larger --days)."""
     overwrite: bool = False
-    """Start again in a folder that holds an unfinished run."""
+    """Start again in a folder that holds a run, whose files are lost; without it a finished one is set aside."""
     movie: bool = False
     """Also write an animation of the PV of both layers."""
 
 
 DAY = 86400.0
+PRODUCTS = ("fields.nc", "fields.zarr", "fields*.restart.safetensors", "diagnostics.nc", "pv.png", "spectra.png",
+            "budget.png", "energy.png", "pv.gif", "summary.json")  # fmt: skip
 LENGTHS = {  # spin-up days, recorded days, days between records
     "quick": (360.0, 360.0, 10.0),
     "default": (1800.0, 1800.0, 10.0),
@@ -93,129 +108,85 @@ class Plan:
 
 def plan(o: Options) -> Plan:
     """Turn options into a model and numbers of steps."""
+    check_numbers(o)
+    if o.cluster and o.format != "zarr":
+        raise Refused("--cluster writes one zarr group per member: add --format zarr")
+    if o.format == "zarr":
+        import zarr  # noqa: F401  # fails here, before anything is touched, where it is not installed
     jet_units = o.config == "relaxation_jet"
     day = 1.0 if jet_units else DAY
     nx = o.nx or (96 if jet_units else 256 if o.preset == "full" else 64)
     precision = {"float32": torch.float32, "float64": torch.float64}[o.precision]
-    for name in ("nx", "ny", "days", "every_days", "dt", "members"):
-        value = getattr(o, name)
-        if value is not None and not value > 0:
-            raise Refused(f"--{name.replace('_', '-')} must be positive, got {value}")
-    if min(nx, o.ny or nx) < 8:
-        raise Refused("--nx and --ny must be at least 8")
     eq = sm.preset(o.config, nx, o.ny, dtype=precision, device=device(o.device))
     spinup, days, every = LENGTHS[o.preset]
     if jet_units and o.preset == "quick":
         spinup, days = 50.0, 50.0
     spinup, days, every = (default if v is None else v for v, default in
                            ((o.spinup_days, spinup), (o.days, days), (o.every_days, every)))  # fmt: skip
-    if spinup < 0:
-        raise Refused(f"--spinup-days must not be negative, got {spinup}")
     dt = o.dt or (0.025 if jet_units else 7200.0 / max(1, nx / 64))
+    if days < every or days * day < dt:
+        raise Refused(f"--days {days:g} is shorter than --every-days {every:g}, or than one --dt of {dt:g}")
+    if (total := (spinup + days) * day / dt) > 1e12:
+        raise Refused(f"--spinup-days, --days and --dt ask for {total:.2g} steps")
     between = max(1, round(every * day / dt))
     steps = {name: round(v * day / dt / between) * between for name, v in (("spinup", spinup), ("n", days))}
-    if steps["n"] == 0:
-        raise Refused(f"--days {days:g} is shorter than the time between records, --every-days {every:g}")
     stepper = o.stepper or ("etdrk4" if jet_units else "ab3")
     identity = {
         "config": o.config, "grid (y, x)": list(eq.grid.shape), "dt": dt, "stepper": stepper, "precision": o.precision,
-        "seed": o.seed, "members": o.members, "steps between records": between, "spin-up steps": steps["spinup"],
+        "seed": o.seed, "members": o.members, "format": o.format, "steps between records": between,
+        "spin-up steps": steps["spinup"],
         "parameters": json.loads(model_attributes(eq)["equation_parameters"]),
     }  # fmt: skip
     return Plan(eq, sm.STEPPERS[stepper](eq, dt), steps["spinup"], steps["n"], between, day, identity)
 
 
-def one_record(p: Plan, state: sm.State, batched: bool) -> xr.Dataset:
+def check_numbers(o: Options) -> None:
+    """Refuse numbers that make no sense."""
+    least = {"nx": 8, "ny": 8, "members": 1, "spinup_days": 0}
+    for name in (*least, "days", "every_days", "dt"):
+        value = getattr(o, name)
+        if (value is not None and not (value >= least[name] if name in least else value > 0)) or value == math.inf:
+            wanted = f"at least {least[name]}" if name in least else "positive"
+            raise Refused(f"--{name.replace('_', '-')} must be {wanted} and finite, got {value}")
+
+
+def one_record(p: Plan, state: sm.State, members: int | None) -> xr.Dataset:
     """The fields of a state as a Dataset with one time."""
-    dims = ("time", *(("member",) if batched else ()), "lev", "y", "x")
+    dims = ("time", *(() if members is None else ("member",)), "lev", "y", "x")
     data = {n: (dims, f[None].cpu().numpy(), attributes(n)) for n, f in qg_fields(p.eq, state.z).items()}
-    coords = {**coordinates(p.eq), "time": time_coordinate([state.time])}
-    return xr.Dataset(data, coords, {"Conventions": "CF-1.11", **model_attributes(p.eq)})
+    coords = {**coordinates(p.eq, members), "time": time_coordinate([state.time])}
+    return in_units(p, xr.Dataset(data, coords, {"Conventions": "CF-1.11", **model_attributes(p.eq)}))
+
+
+def in_units(p: Plan, ds: xr.Dataset) -> xr.Dataset:
+    return dimensionless(ds) if p.day == 1.0 else ds
+
+
+def first_state(o: Options, p: Plan, member: int | None = None) -> sm.State:
+    """The start of all members, or of one of them, the same in both cases; refuses steps that must blow up."""
+    q = sm.random_pv(p.eq, seed=o.seed, members=o.members if o.members > 1 else None)
+    state = p.step.init(q if member is None or o.members == 1 else q[member], seed=o.seed)
+    check_stability(p.step, state)
+    return state
 
 
 def simulate(o: Options, out: Path, member: int | None = None) -> Means:
     """Run all members in one batch, or one ``member`` alone, and return the means of its diagnostics."""
-    torch.set_num_threads(torch.get_num_threads() if member is None else 1)
     p = plan(o)
-    batch = o.members if o.members > 1 and member is None else None
-
-    def start() -> sm.State:
-        state = p.step.init(sm.random_pv(p.eq, seed=o.seed + (member or 0), members=batch), seed=o.seed)
-        check_stability(p.step, state)
-        return state
-
+    path, restart = out / f"fields{SUFFIX[o.format]}", out / "fields.restart.safetensors"
+    if member is not None:
+        torch.set_num_threads(1)
+        path, restart = path / f"member_{member:03d}", out / f"fields.member_{member:03d}.restart.safetensors"
     means, _ = record(
-        p.step, start, p.n, p.every, p.spinup, out,
-        fields=partial(one_record, p, batched=batch is not None),
+        p.step, partial(first_state, o, p, member), p.n, p.every, p.spinup,
+        fields=partial(one_record, p, members=o.members if o.members > 1 and member is None else None),
         values=lambda state: sm.diagnostics(p.eq, state.z, p.step.dt),
+        appender=partial(APPENDERS[o.format], path), restart=restart,
         identity=p.identity | ({} if member is None else {"member": member}),
-        form=o.format, name="fields" if member is None else f"fields.zarr/member_{member:03d}",
-        resume=o.resume, progress=o.config,
+        resume=o.resume and (member is None or restart.exists()),  # a cluster may not have come to a member yet
+        progress=o.config,
     )  # fmt: skip
     return means
-
-
-def finish(o: Options, p: Plan, out: Path, means: Means, started: float) -> None:
-    """Diagnostics file, pictures, summary and the printed table."""
-    mean = means.mean()
-    elapsed = (means.n - 1) * p.every * p.step.dt
-    mean["residual"] = residual(p.eq, mean, means.first, means.last, elapsed)
-    diagnostics = dataset(p.eq, mean)
-    diagnostics.attrs |= {"records": means.n, "averaged_days": elapsed / p.day}
-    write_netcdf(diagnostics, out / "diagnostics.nc")
-    with sm.open_run(out) as fields:
-        results = pictures(o, p, out, fields, diagnostics)
-    write_summary(out / "summary.json", o, results, started)
-    unit = "" if p.day == 1.0 else " m2 s-2"
-    print(table({f"layer {i + 1}": {f"EKE{unit}": v} for i, v in enumerate(results["EKE"])}))
-    print(f"generation {results['APEgen']:.4g}, drag {-results['EKEdiss']:.4g}, budget residual (rms over k, of the "
-          f"largest term) {results['budget_residual']:.2g}\nresults in {out}")  # fmt: skip
-
-
-def pictures(o: Options, p: Plan, out: Path, fields: xr.Dataset, diagnostics: xr.Dataset) -> dict:
-    """Write all pictures; returns the headline numbers."""
-    q = fields["q"].isel(member=0) if "member" in fields.dims else fields["q"]
-    days = fields["time"].values / p.day
-    when = "" if p.day == 1.0 else f", day {days[-1]:.0f}"
-    plot.save(plot.maps(q.isel(time=-1), f"{o.config}: potential vorticity{when}"), out / "pv.png")
-    plot.save(plot.spectra(diagnostics), out / "spectra.png")
-    plot.save(plot.budget(diagnostics), out / "budget.png")
-    energy = 0.5 * (fields["u"] ** 2 + fields["v"] ** 2).mean(("y", "x"))
-    energy = (energy.mean("member") if "member" in energy.dims else energy).transpose("time", "lev")
-    labels = [f"layer {i}" for i in fields["lev"].values]
-    x_label = "time (days)" if p.day == DAY else "time"
-    plot.save(plot.series(days, energy.values, labels, "eddy kinetic energy (m² s⁻²)", x_label), out / "energy.png")
-    if o.movie:
-        plot.movie(q, out / "pv.gif")
-    d = diagnostics.mean("member") if "member" in diagnostics.dims else diagnostics
-    terms = {n: np.abs(d[n].values).max() for n in ("KEflux", "APEflux", "APEgenspec") if n in d}
-    return {
-        "EKE": d["EKE"].values.tolist(),
-        "APEgen": float(d["APEgen"]),
-        "EKEdiss": float(d["EKEdiss"]),
-        "budget_residual": float(np.sqrt(np.mean(d["residual"].values ** 2)) / max(terms.values())),
-        "records": diagnostics.attrs["records"],
-        "days": float(days[-1]),
-    }
-
-
-def run(o: Options) -> None:
-    started = time.monotonic()
-    p = plan(o)
-    out = folder(o.out or Path("runs") / f"qg_two_layer-{o.config}")
-    left = unfinished(out, p.spinup + p.n)
-    if left is not None and not (o.resume or o.overwrite):
-        raise Refused(f"{out} holds a run that stopped after {left * p.step.dt / p.day:.0f} days; continue it with "
-                      "--resume, or start again with --overwrite")  # fmt: skip
-    if o.cluster is None:
-        means = simulate(o, out)
-    else:
-        if o.format != "zarr":
-            raise Refused("--cluster writes one zarr group per member: add --format zarr")
-        (out / "fields.zarr").mkdir(exist_ok=True)
-        parts = over_members(partial(simulate, o, out), range(o.members), o.cluster)
-        means = gather(parts)
-    finish(o, p, out, means, started)
 
 
 def gather(parts: list[Means]) -> Means:
@@ -225,6 +196,73 @@ def gather(parts: list[Means]) -> Means:
         return {n: torch.stack([getattr(m, group)[n] for m in parts]) for n in getattr(parts[0], group)}
 
     return replace(parts[0], **{g: stacked(g) for g in ("total", "first", "last")})
+
+
+def finish(o: Options, p: Plan, out: Path, means: Means, started: float) -> None:
+    """Diagnostics file, pictures, summary and the printed table."""
+    mean = means.mean()
+    elapsed = (means.n - 1) * p.every * p.step.dt
+    mean["residual"] = residual(p.eq, mean, means.first, means.last, elapsed)
+    diagnostics = in_units(p, dataset(p.eq, mean))
+    diagnostics.attrs |= {"records": means.n, "averaged_days": elapsed / p.day}
+    write_netcdf(diagnostics, out / "diagnostics.nc")
+    with sm.open_run(out) as fields:
+        pictures(o, p, out, fields, diagnostics)
+    results: dict[str, Any] = headline(diagnostics) | {"days": (p.spinup + (means.n - 1) * p.every) * p.step.dt / p.day}
+    write_summary(out / "summary.json", o, results, started)
+    unit = "" if p.day == 1.0 else " m2 s-2"
+    print(table({f"layer {i + 1}": {f"EKE{unit}": v} for i, v in enumerate(results["EKE"])}))
+    print(f"generation {results['APEgen']:.4g}, drag {-results['EKEdiss']:.4g}, budget residual (rms over k, of the "
+          f"largest term) {results['budget_residual']:.2g}\nresults in {out}")  # fmt: skip
+
+
+def pictures(o: Options, p: Plan, out: Path, fields: xr.Dataset, diagnostics: xr.Dataset) -> None:
+    """Maps of the PV at the end, spectra, the energy budget, energy against time."""
+    q = fields["q"].isel(member=0) if "member" in fields.dims else fields["q"]
+    days = fields["time"].values / p.day
+    when = "" if p.day == 1.0 else f", day {days[-1]:.0f}"
+    plot.save(plot.maps(q.isel(time=-1), f"{o.config}: potential vorticity{when}"), out / "pv.png")
+    plot.save(plot.spectra(diagnostics), out / "spectra.png")
+    plot.save(plot.budget(diagnostics), out / "budget.png")
+    energy = 0.5 * (fields["u"] ** 2 + fields["v"] ** 2).mean(("y", "x"))
+    energy = (energy.mean("member") if "member" in energy.dims else energy).transpose("time", "lev")
+    labels = [f"layer {i}" for i in fields["lev"].values]
+    x_label, y_label = ("time (days)", "eddy kinetic energy (m² s⁻²)") if p.day == DAY else ("time", "energy")
+    plot.save(plot.series(days, energy.values, labels, y_label, x_label), out / "energy.png")
+    if o.movie:
+        plot.movie(q, out / "pv.gif")
+
+
+def headline(diagnostics: xr.Dataset) -> dict[str, Any]:
+    """The numbers that ``summary.json`` and the printed table give, means over members."""
+    d = diagnostics.mean("member") if "member" in diagnostics.dims else diagnostics
+    largest = max(float(abs(d[n]).max()) for n in budget_names(map(str, d.data_vars)))
+    return {
+        "EKE": d["EKE"].values.tolist(),
+        "APEgen": float(d["APEgen"]),
+        "EKEdiss": float(d["EKEdiss"]),
+        "budget_residual": float(np.sqrt(np.mean(d["residual"].values ** 2)) / largest),
+        "records": diagnostics.attrs["records"],
+    }
+
+
+def run(o: Options) -> None:
+    started = time.monotonic()
+    p = plan(o)
+    out = folder(o.out or Path("runs") / f"qg_two_layer-{o.config}")
+    refuse_unfinished(out, PRODUCTS, o)
+    if o.cluster and o.resume and not any(out.glob("fields.member_*")):
+        raise Refused(f"nothing to resume: {out} holds no run that was made with --cluster")
+    with workers(o.cluster, o.members) if o.cluster else nullcontext() as over:
+        if not o.resume:
+            first_state(o, p)  # proves that the run can start before an earlier one is touched
+            make_room(out, PRODUCTS, o)
+        if over is None:
+            means = simulate(o, out)
+        else:
+            zarr_group(out / "fields.zarr")
+            means = gather(over(partial(simulate, o, out.resolve()), range(o.members)))
+    finish(o, p, out, means, started)
 
 
 if __name__ == "__main__":

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+Map = Callable[[Callable[[int], Any], Iterable[int]], list[Any]]
 
-def over_members(work: Callable[[int], Any], members: Iterable[int], cluster: str) -> Any:
-    """``[work(m) for m in members]`` on the workers of ``cluster``: ``"local"`` or a scheduler's address.
 
-    ``work`` must be importable where the workers run. The first exception of a member is raised here.
+@contextmanager
+def workers(cluster: str, members: int) -> Iterator[Map]:
+    """Within the block, a map over the workers of ``cluster``: ``"local"`` or a scheduler's address.
+
+    The work must be importable where the workers run. The first exception of a member is raised by the map.
     """
+    from distributed import KilledWorker
+
+    with _client(cluster, members) as client:
+
+        def over(work: Callable[[int], Any], members: Iterable[int]) -> list[Any]:
+            try:
+                return list(client.gather(client.map(work, list(members), pure=False)))
+            except KilledWorker as error:
+                raise OSError(f"the workers of {cluster!r} died, for want of memory perhaps: {error}") from None
+
+        yield over
+
+
+@contextmanager
+def _client(cluster: str, members: int) -> Iterator[Any]:
+    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
     if cluster == "local":
-        with LocalCluster(threads_per_worker=1, dashboard_address=":0") as local, Client(local) as client:
-            return client.gather(client.map(work, list(members), pure=False))
+        quiet = logging.CRITICAL  # a member's exception is raised by the map, and need not be logged as well
+        options: dict[str, Any] = dict(threads_per_worker=1, dashboard_address=":0", silence_logs=quiet)
+        local = LocalCluster(n_workers=min(members, CPU_COUNT), **options)
+        with local, Client(local, set_as_default=False) as client:
+            yield client
+        return
     try:
-        client = Client(cluster, timeout="10s")
+        client = Client(cluster, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"no dask scheduler answers at {cluster!r}: {error}") from None
     with client:
-        return client.gather(client.map(work, list(members), pure=False))
+        yield client

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,18 @@ def qg_fields(eq: QuasiGeostrophic, z: Tensor) -> dict[str, Tensor]:
     return {"q": eq.read(z), "psi": eq.grid.ifft(eq.psi(z)), "u": u, "v": v}
 
 
-def coordinates(eq: Equation) -> dict[str, Any]:
-    """Coordinates ``lev, y, x`` of an equation's Datasets."""
+def coordinates(eq: Equation, members: int | None = None) -> dict[str, Any]:
+    """Coordinates ``[member,] lev, y, x`` of an equation's Datasets."""
     lev = np.arange(1, len(eq.prognostic) + 1, dtype=np.int32)
     attrs = {"units": "1", "long_name": "layer, 1 = top", "positive": "down", "axis": "Z"}
-    return {"lev": ("lev", lev, attrs), **eq.grid.coords()}
+    member = {} if members is None else {"member": member_coordinate(members)}
+    return {**member, "lev": ("lev", lev, attrs), **eq.grid.coords()}
+
+
+def member_coordinate(members: int) -> xr.DataArray:
+    """CF coordinate of an ensemble."""
+    attrs = {"units": "1", "long_name": "ensemble member", "standard_name": "realization"}
+    return xr.DataArray(np.arange(members, dtype=np.int32), dims="member", name="member", attrs=attrs)
 
 
 def time_coordinate(times) -> tuple[str, np.ndarray, dict[str, str]]:
@@ -57,16 +67,15 @@ def to_dataset(trajectory: Trajectory, eq: Equation) -> xr.Dataset:
     batch = fields.ndim - 4
     if batch not in (0, 1):
         raise ValueError(f"fields must have shape (time[, member], n, ny, nx), got {tuple(fields.shape)}")
-    coords = coordinates(eq) | {"time": time_coordinate(trajectory.time)}
+    coords = coordinates(eq, fields.shape[1] if batch else None) | {"time": time_coordinate(trajectory.time)}
+    dims = ("time", *(("member",) * batch))
     if isinstance(eq, QuasiGeostrophic):
-        dims = ("time", "member", "lev", "y", "x")[: 1 + batch] if batch else ("time",)
-        dims = (*dims, "lev", "y", "x")
         values = qg_fields(eq, eq.init(fields)) | {"q": fields}
-        data = {n: (dims, f.cpu().numpy(), attributes(n)) for n, f in values.items()}
+        data = {n: ((*dims, "lev", "y", "x"), f.cpu().numpy(), attributes(n)) for n, f in values.items()}
     else:
         coords.pop("lev")
-        dims = ("time", *(("member",) * batch), "y", "x")
-        data = {n: (dims, fields[..., i, :, :].cpu().numpy()) for i, n in enumerate(eq.prognostic)}
+        values = {n: fields[..., i, :, :].cpu().numpy() for i, n in enumerate(eq.prognostic)}
+        data = {n: ((*dims, "y", "x"), f, {"units": eq.units.get(n, "1")}) for n, f in values.items()}
     ds = xr.Dataset(data, coords, {"Conventions": "CF-1.11", **model_attributes(eq)})
     return ds.transpose(*(d for d in DIMS if d in ds.dims))
 
@@ -76,9 +85,11 @@ def from_dataset(ds: xr.Dataset, eq: Equation, time: int = -1) -> Tensor:
     missing = {"q", "x", "y"} - set(ds.variables)
     if missing:
         raise ValueError(f"the data set has no {sorted(missing)}; it holds {sorted(map(str, ds.variables))}")
-    found = Grid.from_coords(ds)
-    if found.shape != eq.grid.shape:
-        raise ValueError(f"the data set is on a grid of {found.shape} points (y, x), the model on {eq.grid.shape}")
+    found, own = Grid.from_coords(ds), eq.grid
+    if found.shape != own.shape:
+        raise ValueError(f"the data set is on a grid of {found.shape} points (y, x), the model on {own.shape}")
+    if not (math.isclose(found.Lx, own.Lx, rel_tol=1e-4) and math.isclose(found.Ly, own.Ly, rel_tol=1e-4)):
+        raise ValueError(f"the data set covers a box of {found.Lx:g} x {found.Ly:g}, the model {own.Lx:g} x {own.Ly:g}")
     q = ds["q"].isel(time=time) if "time" in ds["q"].dims else ds["q"]
     return eq.grid.real(torch.as_tensor(q.transpose(..., "lev", "y", "x").values))
 
@@ -94,7 +105,43 @@ def model_attributes(eq: Equation) -> dict[str, Any]:
     return {"title": type(eq).__name__, "equation_parameters": json.dumps(params)}
 
 
-# -- files that grow -------------------------------------------------------------------------------------------------
+def dimensionless(ds: xr.Dataset) -> xr.Dataset:
+    """The Dataset of a set-up without dimensions: every unit is 1, and no quantity has a CF standard name."""
+    ds = ds.copy()
+    for n, v in ds.variables.items():
+        ds[n].attrs = {k: a for k, a in v.attrs.items() if k != "standard_name" or n == "member"} | {"units": "1"}
+    return ds
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``: it takes its place if the block ends well, and vanishes if it does not."""
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """What readers raise on damaged files, as a ``ValueError`` that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing, or part of it") from None
+    except (IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ValueError(f"{path} is damaged, or not a file of this package: {error}") from None
+
+
+def write_netcdf(ds: xr.Dataset, path: Path) -> None:
+    """Write a whole Dataset; an existing file is replaced only when the new one is complete."""
+    with replacing(path) as partial:
+        ds.to_netcdf(partial, engine="netcdf4")
+
+
 class NetCDFAppender:
     """Appends records along ``time``; a record cut short by a crash leaves all earlier ones readable.
 
@@ -107,29 +154,29 @@ class NetCDFAppender:
 
         self.next = start
         if start:
+            if (held := whole_records(path)) < start:
+                raise ValueError(f"{path} is cut short: it holds {held} whole records, the restart file counts {start}")
             self.file = netCDF4.Dataset(path, "a")
-            self.file.set_auto_maskandscale(False)
-            if self.file.dimensions["time"].size < start:
-                raise ValueError(f"{path} holds fewer records than the restart file counts ({start})")
             return
-        partial = path.with_suffix(".partial")
-        self.file = netCDF4.Dataset(partial, "w", format="NETCDF3_64BIT_DATA")
-        for dim, size in template.sizes.items():
-            self.file.createDimension(str(dim), None if dim == "time" else size)
-        for name, v in template.variables.items():
-            var = self.file.createVariable(str(name), v.dtype, tuple(map(str, v.dims)))
-            var.setncatts(v.attrs)
-            if "time" not in v.dims:
-                var[...] = v.values
-        self.file.setncatts(template.attrs)
-        self.file.sync()
-        os.replace(partial, path)
+        template = template.transpose("time", ...)
+        with replacing(path) as partial:
+            self.file = netCDF4.Dataset(partial, "w", format=CLASSIC)
+            for dim, size in template.sizes.items():
+                self.file.createDimension(str(dim), None if dim == "time" else size)
+            for name, v in template.variables.items():
+                var = self.file.createVariable(str(name), v.dtype, tuple(map(str, v.dims)))
+                var.setncatts(v.attrs)
+                if "time" not in v.dims:
+                    var[...] = v.values
+            self.file.setncatts(template.attrs | {BEFORE: np.int64(0)})
+            self.file.sync()
+            self.file.setncattr(BEFORE, np.int64(partial.stat().st_size))
+            self.file.sync()
 
     def append(self, record: xr.Dataset) -> None:
         """Write one record: a Dataset with one time."""
-        for name, v in record.variables.items():
-            if "time" in v.dims:
-                self.file[str(name)][self.next] = v.isel(time=0).values
+        for name in varying(record):
+            self.file[name][self.next] = record[name].isel(time=0).values
         self.file.sync()
         self.next += 1
 
@@ -137,61 +184,97 @@ class NetCDFAppender:
         self.file.close()
 
 
+CLASSIC = "NETCDF3_64BIT_DATA"
+BEFORE = "bytes_before_records"
+
+
+def varying(record: xr.Dataset) -> list[str]:
+    """Names of the variables along time; ``time`` comes last, so that a record with a time is whole."""
+    return sorted((str(n) for n, v in record.variables.items() if "time" in v.dims), key=lambda n: n == "time")
+
+
+def whole_records(path: Path) -> int:
+    """Records that a file of :class:`NetCDFAppender` holds in full; classic files read missing bytes as zeros."""
+    import netCDF4
+
+    with refusing(path), netCDF4.Dataset(path) as file:
+        times = np.ma.filled(file["time"][:], np.inf)
+        if file.data_model != CLASSIC or BEFORE not in file.ncattrs():
+            return times.size
+        growing = [v for v in file.variables.values() if "time" in v.dimensions]
+        bytes_each = sum(v.dtype.itemsize * math.prod(v.shape[1:]) for v in growing)
+        held = (path.stat().st_size - int(file.getncattr(BEFORE))) // bytes_each
+        return int(np.isfinite(times[: max(held, 0)]).sum())
+
+
 class ZarrAppender:
-    """Appends records along ``time`` to a zarr store, one chunk each. ``start`` records are kept."""
+    """Appends records along ``time`` to a zarr store, one chunk each. ``start`` records are kept.
+
+    The consolidated metadata, by which readers go, is renewed after every record and so counts whole ones only.
+    """
 
     def __init__(self, path: Path, template: xr.Dataset, start: int = 0):
-        self.path, self.next = path, start
-        if start:
-            size = xr.open_zarr(path, consolidated=False).sizes["time"]
-            if size < start:
-                raise ValueError(f"{path} holds {size} records, fewer than the restart file counts ({start})")
-            self.size = size
-            return
-        template.isel(time=slice(0, 0)).to_zarr(
-            path,
-            mode="w",
-            consolidated=False,
-            encoding={
-                n: {"chunks": tuple(1 if d == "time" else template.sizes[d] for d in v.dims)}
-                for n, v in template.data_vars.items()
-            },
-        )
-        self.size = 0
+        import zarr
+
+        self.path, self.next, self.consolidate = path, start, zarr.consolidate_metadata
+        template = template.transpose("time", ...)
+        if not start:
+            shape = {n: tuple(1 if d == "time" else template.sizes[d] for d in v.dims) for n, v in template.items()}
+            encoding = {n: {"chunks": chunks} for n, chunks in shape.items()}
+            template.isel(time=slice(0)).to_zarr(path, mode="w", zarr_format=2, consolidated=True, encoding=encoding)
+        elif (held := open_zarr(path).sizes["time"]) < start:
+            raise ValueError(f"{path} is cut short: it holds {held} whole records, the restart file counts {start}")
+        with refusing(path):
+            group = zarr.open_group(path, mode="r+", zarr_format=2, use_consolidated=False)
+            self.arrays: dict[str, Any] = {name: group[name] for name in varying(template)}
 
     def append(self, record: xr.Dataset) -> None:
-        varying = record.drop_vars([n for n, v in record.variables.items() if "time" not in v.dims])
-        if self.next < self.size:
-            varying.to_zarr(self.path, region={"time": slice(self.next, self.next + 1)}, consolidated=False)
-        else:
-            varying.to_zarr(self.path, append_dim="time", consolidated=False)
-            self.size += 1
+        """Write one record: a Dataset with one time."""
+        for name in varying(record):
+            array = self.arrays[name]
+            if array.shape[0] <= self.next:
+                array.resize((self.next + 1, *array.shape[1:]))
+            array[self.next] = record[name].isel(time=0).values
+        self.consolidate(self.path, zarr_format=2)
         self.next += 1
 
     def close(self) -> None:
         pass
 
 
+def zarr_group(path: Path) -> None:
+    """Make the group that holds the groups of members."""
+    import zarr
+
+    zarr.open_group(path, mode="a", zarr_format=2)
+
+
+def open_zarr(path: Path) -> xr.Dataset:
+    """A zarr store of :class:`ZarrAppender`."""
+    with refusing(path):
+        return xr.open_zarr(path, consolidated=True, decode_times=False)
+
+
 APPENDERS = {"netcdf": NetCDFAppender, "zarr": ZarrAppender}
 SUFFIX = {"netcdf": ".nc", "zarr": ".zarr"}
 
 
-def write_netcdf(ds: xr.Dataset, path: Path) -> None:
-    """Write a whole Dataset; an existing file is replaced only when the new one is complete."""
-    partial = path.with_suffix(".partial")
-    ds.to_netcdf(partial, engine="netcdf4")
-    os.replace(partial, path)
-
-
 def open_run(folder: str | Path, name: str = "fields") -> xr.Dataset:
-    """A run's ``fields`` (or ``diagnostics``), in either format; members of zarr groups are joined."""
+    """A run's ``fields`` (or ``diagnostics``), in either format; members of zarr groups are joined.
+
+    Warns where a file was cut short, and returns its whole records.
+    """
     folder = Path(folder)
     if (path := folder / f"{name}.nc").exists():
-        ds = xr.open_dataset(path, decode_times=False)
+        with refusing(path):
+            ds = xr.open_dataset(path, engine="netcdf4", decode_times=False)
+        if "time" in ds.dims and (held := whole_records(path)) < ds.sizes["time"]:
+            warnings.warn(f"{path} is cut short: {held} of its {ds.sizes['time']} records are whole", stacklevel=2)
+            ds = ds.isel(time=slice(held))
     elif (path := folder / f"{name}.zarr").exists():
-        groups = sorted(p for p in path.iterdir() if p.name.startswith("member_"))
-        parts = [xr.open_zarr(p, consolidated=False, decode_times=False) for p in groups or [path]]
-        ds = xr.concat(parts, "member") if groups else parts[0]
+        groups = [open_zarr(p) for p in sorted(path.glob("member_*"))]
+        how: Any = dict(data_vars="all", coords="minimal", compat="override", join="inner", combine_attrs="override")
+        ds = xr.concat(groups, member_coordinate(len(groups)), **how) if groups else open_zarr(path)
     else:
         raise FileNotFoundError(f"no {name}.nc and no {name}.zarr in {folder}")
     return ds.transpose(*(d for d in DIMS if d in ds.dims), ...)
@@ -199,24 +282,25 @@ def open_run(folder: str | Path, name: str = "fields") -> xr.Dataset:
 
 # -- restart files ---------------------------------------------------------------------------------------------------
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header as safetensors, under a temporary name first."""
+    """Write tensors and a JSON header as safetensors; an existing file is replaced only by a complete one."""
     from safetensors.torch import save_file
 
-    partial = path.with_suffix(".partial")
-    pairs = {n: torch.view_as_real(t) if t.is_complex() else t for n, t in tensors.items()}  # the format has no complex
-    header = {**header, "complex": [n for n, t in tensors.items() if t.is_complex()]}
-    save_file({n: t.detach().cpu().clone() for n, t in pairs.items()}, partial, {"header": json.dumps(header)})
-    os.replace(partial, path)
+    pairs = {n: torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for n, t in tensors.items()}
+    flat = {n: t.detach().cpu().contiguous().clone() for n, t in pairs.items()}  # the format has no complex numbers
+    header = {**header, "names": list(tensors), "complex": [n for n, t in tensors.items() if t.is_complex()]}
+    with replacing(path) as partial:
+        save_file(flat, partial, {"header": json.dumps(header)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_tensors` wrote; raises ``ValueError`` for a damaged or truncated file."""
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {n: file.get_tensor(n).clone() for n in file.keys()}  # noqa: SIM118
-            header = json.loads(file.metadata()["header"])
+    with refusing(path):
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads(file.metadata()["header"])
+                tensors = {n: file.get_tensor(n).clone() for n in header["names"]}  # the file sorts by name
+        except SafetensorError as error:
+            raise ValueError(error) from None
         return tensors | {n: torch.view_as_complex(tensors[n]) for n in header["complex"]}, header
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or not a file of this package: {error}") from None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+
+from sciml.data import replacing
 
 
 def _pyplot():
@@ -20,19 +23,25 @@ def _pyplot():
 
 
 def save(figure, path: Path) -> None:
-    """Write a PNG under a temporary name, then rename it, and close the figure."""
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, format="png", dpi=120, bbox_inches="tight")
-    os.replace(partial, path)
+    """Write a PNG, replacing an older one only by a complete one, and close the figure."""
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=120, bbox_inches="tight")
     _pyplot().close(figure)
+
+
+def unit(da: xr.DataArray) -> str:
+    """The unit with raised exponents, in brackets; nothing for numbers without one."""
+    units = da.attrs.get("units", "1")
+    raised = re.sub(r"-?\d+", lambda m: m[0].translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")), units)
+    return f" ({raised})" if units != "1" else ""
 
 
 def length_axis(da: xr.DataArray, axis: str) -> tuple[np.ndarray, str]:
     """Coordinate values in a readable unit, with its label."""
-    values, units = da[axis].values, da[axis].attrs.get("units", "1")
-    if units == "m" and np.ptp(values) > 1e4:
+    values = da[axis].values
+    if da[axis].attrs.get("units") == "m" and np.ptp(values) > 1e4:
         return values / 1e3, f"{axis} (km)"
-    return values, f"{axis} ({units})" if units != "1" else axis
+    return values, axis + unit(da[axis])
 
 
 def maps(da: xr.DataArray, title: str = "", robust: float = 99.8):
@@ -42,13 +51,14 @@ def maps(da: xr.DataArray, title: str = "", robust: float = 99.8):
     plt = _pyplot()
     n = da.sizes["lev"]
     (x, x_label), (y, y_label) = length_axis(da, "x"), length_axis(da, "y")
-    aspect = np.ptp(y) / np.ptp(x)
-    figure, axes = plt.subplots(1, n, figsize=(5.2 * n, 1 + 4.2 * aspect), squeeze=False, layout="constrained")
+    size = (5.2 * n, 1 + 4.2 * np.ptp(y) / np.ptp(x))
+    figure, axes = plt.subplots(1, n, figsize=size, squeeze=False, layout="compressed")
     for ax, lev in zip(axes[0], da["lev"].values, strict=True):
         layer = da.sel(lev=lev)
         limit = float(np.percentile(np.abs(layer), robust)) or 1.0
-        mesh = ax.pcolormesh(x, y, layer, cmap=plt.get_cmap("cmo.balance"), vmin=-limit, vmax=limit, rasterized=True)
-        figure.colorbar(mesh, ax=ax, shrink=0.85, label=f"{da.name} ({da.attrs.get('units', '1')})")
+        colours = dict(cmap=plt.get_cmap("cmo.balance"), vmin=-limit, vmax=limit)
+        mesh = ax.pcolormesh(x, y, layer, shading="gouraud", rasterized=True, **colours)
+        figure.colorbar(mesh, cax=ax.inset_axes((1.04, 0, 0.045, 1)), label=f"{da.name}{unit(da)}")
         ax.set(title=f"layer {lev}", xlabel=x_label, ylabel=y_label, aspect="equal")
     figure.suptitle(title or str(da.attrs.get("long_name", da.name)))
     return figure
@@ -59,28 +69,52 @@ def spectra(ds: xr.Dataset, slopes: tuple[float, ...] = (-3.0, -5.0)):
     plt = _pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
     k = ds["k"].values
-    panels = {"KEspec": "kinetic energy (m³ s⁻²)", "Ensspec": "enstrophy ½q² (m s⁻²)"}
+    panels = {"KEspec": "kinetic energy", "Ensspec": "enstrophy ½q²"}
     for ax, (name, label) in zip(axes, panels.items(), strict=True):
         for lev in ds["lev"].values:
             ax.loglog(k[1:], _mean(ds[name]).sel(lev=lev)[1:], label=f"layer {lev}")
         top = float(_mean(ds[name]).max())
-        ax.set(xlabel="wavenumber k (rad m⁻¹)", ylabel=label, ylim=(top * 1e-8, top * 3))
-        ax.legend()
-        ax.grid(alpha=0.3, which="both")
-    draw_slopes(axes[0], k, _mean(ds["KEspec"]).isel(lev=0).values, slopes)
+        ax.set(ylabel=label + unit(ds[name]), ylim=(top * FLOOR, top * 10))
+        wavenumber_axis(ax, ds)
+        ax.legend(loc="lower left")
+        ax.grid(alpha=0.3)
+    drawn = slice(visible(ds).size + 1)
+    draw_slopes(axes[0], k[drawn], _mean(ds["KEspec"]).isel(lev=0).values[drawn], slopes)
     return figure
+
+
+def wavenumber_axis(ax, ds: xr.Dataset) -> None:
+    """Logarithmic axis over the visible wavenumbers, labelled at 1, 2 and 5."""
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullLocator
+
+    k = visible(ds)
+    ax.set(xlabel=f"wavenumber k{unit(ds['k'])}", xlim=(0.9 * k[0], 1.1 * k[-1]))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+FLOOR = 1e-8
+"""Spectra are drawn down to this part of their largest value."""
+
+
+def visible(ds: xr.Dataset) -> np.ndarray:
+    """The wavenumbers, without 0, up to the last one where some layer's energy is worth drawing."""
+    energy = _mean(ds["KEspec"])
+    drawn = np.flatnonzero((energy > FLOOR * energy.max("k")).any("lev"))
+    return ds["k"].values[1 : max(3, drawn[-1] + 1 if drawn.size else 0)]
 
 
 def draw_slopes(ax, k: np.ndarray, spectrum: np.ndarray, slopes: tuple[float, ...]) -> None:
     """Power laws through a point above the spectrum, right of its peak."""
     peak = int(np.argmax(spectrum[1:])) + 1
-    span = k[(k >= 1.5 * k[peak]) & (k <= 8 * k[peak])]
+    span = k[(k >= 1.2 * k[peak]) & (k <= 3.2 * k[peak])]
     if span.size < 2:
         return
     for slope in slopes:
         line = 2 * spectrum[peak] * (span / span[0]) ** slope
-        ax.loglog(span, line, "k:", lw=1)
-        ax.annotate(f"$k^{{{slope:g}}}$", (span[-1], line[-1]), fontsize=9)
+        ax.plot(span, line, "k:", lw=1)
+        ax.annotate(f"$k^{{{slope:g}}}$", (span[-1], line[-1]), (2, 2), textcoords="offset points", fontsize=9)
 
 
 def budget(ds: xr.Dataset):
@@ -89,12 +123,14 @@ def budget(ds: xr.Dataset):
 
     plt = _pyplot()
     figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
-    k = ds["k"].values
+    k = visible(ds)
     for name in [str(n) for n in budget_names(ds.data_vars)] + (["residual"] if "residual" in ds else []):
         style = {"color": "k", "lw": 1, "ls": "--"} if name == "residual" else {}
-        ax.semilogx(k[1:], (k * _mean(ds[name]))[1:], label=name, **style)
+        ax.semilogx(k, k * _mean(ds[name])[1 : k.size + 1], label=name, **style)
     ax.axhline(0, color="0.6", lw=0.8)
-    ax.set(xlabel="wavenumber k (rad m⁻¹)", ylabel="k × energy change per k (m² s⁻³)")
+    rate = " (m² s⁻³)" if unit(ds["k"]) else ""
+    ax.set(ylabel=f"k × energy change per k{rate}")
+    wavenumber_axis(ax, ds)
     ax.legend(fontsize=8)
     ax.grid(alpha=0.3)
     return figure
@@ -113,22 +149,26 @@ def series(time, values, labels, ylabel: str, xlabel: str = "time (days)"):
 
 
 def movie(da: xr.DataArray, path: Path, frames_per_second: int = 12) -> None:
-    """Animated GIF of ``da (time, lev, y, x)``."""
+    """Animated GIF of ``da (time, lev, y, x)``; its colour scales are those of the last time."""
     from matplotlib.animation import FuncAnimation, PillowWriter
 
     figure = maps(da.isel(time=-1))
-    meshes = [c for ax in figure.axes for c in ax.collections if hasattr(c, "set_array") and c.get_array() is not None]
-    meshes = meshes[: da.sizes["lev"]]
+    axes = figure.axes[: da.sizes["lev"]]
 
     def draw(i: int):
-        for mesh, lev in zip(meshes, da["lev"].values, strict=True):
-            mesh.set_array(da.isel(time=i).sel(lev=lev).values)
-        return meshes
+        for ax, layer in zip(axes, da.isel(time=i).transpose("lev", "y", "x").values, strict=True):
+            ax.collections[0].set_array(layer)
+        figure.suptitle(f"{da.attrs.get('long_name', da.name)}, {clock(da['time'][i])}")
 
-    partial = path.with_name(f".{path.name}")
-    FuncAnimation(figure, draw, frames=da.sizes["time"]).save(partial, PillowWriter(frames_per_second), dpi=70)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        FuncAnimation(figure, draw, frames=da.sizes["time"]).save(partial, PillowWriter(frames_per_second), dpi=70)
     _pyplot().close(figure)
+
+
+def clock(time: xr.DataArray) -> str:
+    """A time in days where it is counted in seconds."""
+    seconds = time.attrs.get("units") == "s"
+    return f"day {float(time) / 86400:.1f}" if seconds else f"t = {float(time):g}"
 
 
 def _mean(da: xr.DataArray) -> xr.DataArray:

@@ -6,17 +6,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import xarray as xr
 from torch import Tensor
 
-from sciml.data import APPENDERS, SUFFIX, load_tensors, save_tensors
-from sciml.rollout import states
+from sciml.data import load_tensors, save_tensors
+from sciml.rollout import packed, states
 from sciml.step import State
 
 RESTART_SECONDS = 10.0
 """Wall time between restart files."""
+
+
+class Appender(Protocol):
+    """A file that grows; see :data:`sciml.data.APPENDERS`."""
+
+    def append(self, record: xr.Dataset) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,11 @@ def record(
     n: int,
     every: int,
     spinup: int,
-    folder: Path,
     fields: Callable[[State], xr.Dataset],
     values: Callable[[State], dict[str, Tensor]],
+    appender: Callable[[xr.Dataset, int], Appender],
+    restart: Path,
     identity: dict[str, Any],
-    form: str = "netcdf",
-    name: str = "fields",
     resume: bool = False,
     progress: str | None = None,
 ) -> tuple[Means, State]:
@@ -57,28 +64,34 @@ def record(
     ----------
     start : makes the first state, where the run is not resumed
     fields, values : what to append to the file and what to average, from a state
+    appender : opens the file, from a template record and the number of records to keep
+    restart : file to resume from, renewed as the run goes
     identity : what must be equal for a run to be resumed; JSON
-    form : ``netcdf`` or ``zarr``
 
-    Raises ``ValueError`` where ``resume`` finds no restart file, a damaged one, or one of another run.
+    Raises ``ValueError`` where ``resume`` finds no restart file, a damaged one, or one of another or a longer run.
     """
-    restart = folder / f"{name}.restart.safetensors"
-    state, done, means = _load(restart, identity) if resume else (start(), 0, Means())
-    appender = APPENDERS[form](folder / f"{name}{SUFFIX[form]}", fields(state), means.n)
+    if spinup % every:
+        raise ValueError(f"the spin-up ({spinup} steps) must be a multiple of the saving interval ({every})")
+    whole = _load(restart, identity, step.equation.grid.device) if resume else (packed(start()), 0, Means())
+    now, done, means = whole
+    if done > spinup + n:
+        raise ValueError(f"{restart} is {done} steps into its run, more than the {spinup + n} asked for")
+    advance = states(step, spinup + n - done, every, progress)
     if not resume:
         restart.unlink(missing_ok=True)
+    file = appender(fields(now), means.n)
 
     def kept(state: State, means: Means) -> Means:
-        appender.append(fields(state))
+        file.append(fields(state))
         return means.plus(values(state))
 
-    saved = time.monotonic()
     try:
+        _save(restart, whole, identity)
+        saved = time.monotonic()
         if done == spinup and not means.n:
-            means = kept(state, means)
-        whole = (state, done, means)
-        advancing = states(step, max(spinup + n - done, 0), every, progress)(state)
-        for state in advancing:
+            means = kept(now, means)
+            whole = (now, done, means)
+        for state in advance(now):
             done += every
             if done >= spinup:
                 means = kept(state, means)
@@ -87,19 +100,11 @@ def record(
                 _save(restart, whole, identity)
                 saved = time.monotonic()
     finally:
-        _save(restart, whole, identity)
-        appender.close()
+        try:
+            _save(restart, whole, identity)
+        finally:
+            file.close()
     return means, whole[0]
-
-
-def unfinished(folder: Path, total: int, name: str = "fields") -> int | None:
-    """Steps made by the run in ``folder`` where it stopped before ``total``, else None."""
-    path = folder / f"{name}.restart.safetensors"
-    try:
-        done = load_tensors(path)[1]["done"] if path.exists() else total
-    except ValueError:
-        return None
-    return done if done < total else None
 
 
 def _save(path: Path, point: tuple[State, int, Means], identity: dict) -> None:
@@ -112,16 +117,19 @@ def _save(path: Path, point: tuple[State, int, Means], identity: dict) -> None:
     save_tensors(path, tensors, {"time": state.time, "done": done, "n": means.n, "identity": identity})
 
 
-def _load(path: Path, identity: dict) -> tuple[State, int, Means]:
+def _load(path: Path, identity: dict, device: str) -> tuple[State, int, Means]:
     if not path.exists():
-        raise ValueError(f"nothing to resume: there is no {path}; start without --resume")
+        raise ValueError(f"nothing to resume: there is no {path}")
     tensors, header = load_tensors(path)
-    for key, ours in identity.items():
-        theirs = header["identity"].get(key)
+    if missing := {"time", "done", "n", "identity"} - set(header) | {"z"} - set(tensors):
+        raise ValueError(f"{path} is not a restart file: it has no {', '.join(sorted(missing))}")
+    for key in header["identity"] | identity:
+        theirs, ours = header["identity"].get(key), identity.get(key)
         if theirs != ours:
             raise ValueError(f"{path} is of another run: its {key} is {theirs}, this run's is {ours}")
+    rng = tensors.pop("rng", None)  # a generator's state stays on the CPU
+    tensors = {n: t.to(device) for n, t in tensors.items()}
     memory = tuple(tensors[f"memory.{i}"] for i in range(sum(n.startswith("memory.") for n in tensors)))
     groups = {g: {n.removeprefix(f"{g}."): v for n, v in tensors.items() if n.startswith(f"{g}.")}
               for g in ("total", "first", "last")}  # fmt: skip
-    state = State(tensors["z"], header["time"], memory, tensors.get("rng"))
-    return state, header["done"], Means(header["n"], **groups)
+    return State(tensors["z"], header["time"], memory, rng), header["done"], Means(header["n"], **groups)

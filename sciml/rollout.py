@@ -35,6 +35,7 @@ def states(step, n: int, every: int = 1, progress: str | None = None) -> Callabl
         raise ValueError(f"the number of steps ({n}) must be a multiple of the saving interval ({every})")
 
     def run(state) -> Iterator[Any]:
+        state = packed(state)
         quiet = progress is None or not sys.stderr.isatty()
         with tqdm(total=n, desc=progress, unit="step", disable=quiet, delay=2) as bar:
             for _ in range(n // every):
@@ -46,9 +47,17 @@ def states(step, n: int, every: int = 1, progress: str | None = None) -> Callabl
                     done += chunk
                     _check(step, before, state)
                 bar.update(every)
+                state = packed(state)
                 yield state
 
     return run
+
+
+def packed(state):
+    """The state with its tensors in the usual order of memory, as a file gives them back: sums round by that order."""
+    if not hasattr(state, "z"):
+        return state
+    return state._replace(z=state.z.contiguous(), memory=tuple(m.contiguous() for m in state.memory))
 
 
 def rollout(
@@ -60,11 +69,12 @@ def rollout(
     ``step.read``) says what is kept of a state. Gradients flow through, and memory grows with n where they are wanted.
     """
     save = save or step.read
+    advance = states(step, n, every, progress)
 
     def run(start) -> Trajectory:
         state = step.init(start) if isinstance(start, Tensor) else start
         kept, times = [save(state)], [state.time]
-        for state in states(step, n, every, progress)(state):  # noqa: B020
+        for state in advance(state):  # noqa: B020
             kept.append(save(state))
             times.append(state.time)
         fields = torch.stack(kept) if isinstance(kept[0], Tensor) else kept
@@ -86,8 +96,8 @@ def _check(step, before, after) -> None:
 
 
 def suggested(dt: float, cfl: float) -> float:
-    """A time step with a CFL number of at most 0.2, and at most half of ``dt``."""
-    return min(dt / 2, 0.2 * dt / cfl) if cfl > 0 else dt / 2
+    """A time step with a CFL number of at most 0.2, but between a tenth and half of ``dt``."""
+    return min(dt / 2, max(0.2 / cfl, 0.1) * dt) if cfl > 0 else dt / 2
 
 
 def check_stability(step, state) -> None:

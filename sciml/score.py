@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import wasserstein_distance
 
 
 def rmse(forecast, truth):
@@ -26,6 +25,8 @@ def correlation(forecast, truth):
 
 def distribution_distance(a, b) -> float:
     """Wasserstein-1 distance between the values of two fields."""
+    from scipy.stats import wasserstein_distance  # half a second to import
+
     return float(wasserstein_distance(np.ravel(a), np.ravel(b)))
 
 
@@ -42,10 +43,10 @@ def similarity(model: float, baseline: float) -> float:
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """Named rows of named numbers as aligned text."""
-    columns = list(dict.fromkeys(c for row in rows.values() for c in row))
+    columns = {c: max(14, len(c) + 2) for row in rows.values() for c in row}
     width = max(map(len, rows), default=0)
-    lines = [" " * width + "".join(f"{c:>14}" for c in columns)]
+    lines = [" " * width + "".join(f"{c:>{w}}" for c, w in columns.items())]
     for name, row in rows.items():
-        cells = (f"{row[c]:>14.5g}" if c in row else " " * 14 for c in columns)
-        lines.append(f"{name:<{width}}" + "".join(cells))
+        cells = (f"{row[c]:>{w}.5g}" if c in row else " " * w for c, w in columns.items())
+        lines.append(f"{name:<{width}}" + "".join(cells).rstrip())
     return "\n".join(lines)
