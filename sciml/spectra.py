@@ -108,7 +108,7 @@ def diagnostics(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None) -> dic
         **budget,
     }
     out = {name: isotropic(eq.grid, d)[1] for name, d in densities.items()}
-    none = torch.zeros(z.shape[:-3], dtype=torch.float64)
+    none = torch.zeros(z.shape[:-3], dtype=torch.float64, device=z.device)
     out["EKE"] = kinetic.sum((-2, -1))
     out["APEgen"] = budget["APEgenspec"].double().sum((-2, -1))
     out["EKEdiss"] = -budget["KEfrictionspec"].double().sum((-2, -1)) if "KEfrictionspec" in budget else none
