@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -61,11 +60,9 @@ def advection(grid: Grid, invert: Tensor, S: Tensor) -> Callable[..., Tensor]:
         dz = torch.zeros_like(z, memory_format=torch.contiguous_format)
         results = dz.numpy().reshape(states.shape)
         L = None if linear is None else array(linear)
-        if len(states) <= at_once:
-            some_members(states, L, results)
-            return dz
-        chunks = [slice(i, i + at_once) for i in range(0, len(states), at_once)]
-        in_threads(lambda chunk: some_members(states[chunk], L, results[chunk]), chunks)
+        for first in range(0, len(states), at_once):
+            chunk = slice(first, first + at_once)
+            some_members(states[chunk], L, results[chunk])
         return dz
 
     return advect
@@ -75,35 +72,6 @@ def group_size(grid: Grid) -> int:
     """How many fields are transformed in one call."""
     ny, nx = grid.product_shape
     return max(1, GROUP_BYTES // (ny * nx * grid.real(0.0).element_size()))
-
-
-@cache
-def pool(workers: int) -> ThreadPoolExecutor:
-    """Threads beside the calling one, in each of which torch uses one thread."""
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-
-
-def in_threads(work: Callable[[slice], None], chunks: list[slice]) -> None:
-    """Do the chunks in as many threads as torch may use; each chunk alone is too small to be shared."""
-    threads = min(torch.get_num_threads(), len(chunks))
-    if threads < 2:
-        for chunk in chunks:
-            work(chunk)
-        return
-
-    def share(i: int) -> None:
-        for chunk in chunks[i::threads]:
-            work(chunk)
-
-    allowed = torch.get_num_threads()
-    others = [pool(threads - 1).submit(share, i) for i in range(1, threads)]
-    torch.set_num_threads(1)
-    try:
-        share(0)
-    finally:
-        torch.set_num_threads(allowed)
-        for other in others:
-            other.result()
 
 
 class Room:
