@@ -1,7 +1,6 @@
 """Shared by all tests: one thread, a fixed seed, no plots on screen."""
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -9,7 +8,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +25,6 @@ def relative(a, b) -> float:
     """Largest difference over the largest value of ``b``."""
     a, b = torch.as_tensor(a).detach(), torch.as_tensor(b).detach()
     return float((a - b).abs().max() / b.abs().max())
+
+
+from tests.case_fixtures import _cases_are_importable, call, earlier, finished, undrawn  # noqa: E402, F401

@@ -1,0 +1,121 @@
+"""Fixtures of the tests that run cases: short finished runs, calls in this process, refusals."""
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests import ROOT
+
+FOLDER = ROOT / "cases"
+CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "common")
+SHORT = {"qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60"}
+PROMISED = {"qg_two_layer": "fields.nc diagnostics.nc pv.png spectra.png budget.png energy.png summary.json"}
+QG = SHORT["qg_two_layer"].split()
+BLOWING_UP = [
+    "--preset",
+    "quick",
+    "--config",
+    "phillips",
+    "--nx",
+    "32",
+    "--dt",
+    "6e4",
+    "--spinup-days",
+    "0",
+    "--days",
+    "400",
+    "--every-days",
+    "2",
+]
+
+
+@pytest.fixture(autouse=True)
+def _cases_are_importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def qg():
+    return import_module("qg_two_layer")
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Run a case in this process as if from the command line."""
+
+    def run(*args, case="qg_two_layer") -> Ended:
+        monkeypatch.setattr(sys, "argv", [f"{case}.py", *map(str, args)])
+        module, status = import_module(case), 0
+        capfd.readouterr()
+        try:
+            module.main(module.run, module.Options)
+        except SystemExit as end:
+            status = end.code or 0
+        return Ended(status, *capfd.readouterr())
+
+    return run
+
+
+def refused(ended: Ended, message: str) -> None:
+    assert ended.status == 2
+    assert re.fullmatch(r"error: .+\n", ended.err), "one line"
+    assert re.search(message, ended.err)
+    assert ended.out == ""
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Folder and output of a short run of every case, each made once from the command line."""
+    made = {}
+
+    def run(case: str) -> tuple[Path, str]:
+        if case not in made:
+            out = tmp_path_factory.mktemp(case) / "run"
+            line = [sys.executable, f"cases/{case}.py", "--preset", "quick", *SHORT.get(case, "").split(), "--out", out]
+            ended = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=300)
+            assert (ended.returncode, ended.stderr) == (0, ""), "quiet where no terminal reads"
+            made[case] = out, ended.stdout
+        return made[case]
+
+    return run
+
+
+@pytest.fixture
+def earlier(finished, tmp_path) -> Path:
+    """A copy of a finished run, to do harm to."""
+    return shutil.copytree(finished("qg_two_layer")[0], tmp_path / "run")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs without pictures, where these are not the point."""
+    monkeypatch.setattr(qg(), "pictures", lambda *args: None)
+
+
+def options(**changes):
+    short = dict(preset="quick", nx=16, dt=14400.0, spinup_days=10.0, days=20.0)
+    return replace(qg().Options(), **(short | changes))
+
+
+def stopping(f, count: int):
+    """``f``, interrupted at its ``count``-th call."""
+    left = iter(range(count))
+
+    def wrapped(*args, **kwargs):
+        if next(left) == count - 1:
+            raise KeyboardInterrupt
+        return f(*args, **kwargs)
+
+    return wrapped
