@@ -17,8 +17,8 @@ lint: $(VENV)/installed
 	$(VENV)/bin/pyright
 
 bench: $(VENV)/installed bench/.venv/installed
-	$(RUN) bench/qg_speed.py $(ARGS)
-	$(RUN) bench/qg_climate.py $(ARGS)
+	$(RUN) bench/qg_speed.py $(SPEED)
+	$(RUN) bench/qg_climate.py $(CLIMATE)
 
 notebooks: $(VENV)/installed
 	$(RUN) -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb

@@ -52,6 +52,11 @@ def main(run: Callable[[Any], None], options: type) -> None:
     except (Refused, ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):
+            raise
+        print("error: there is not enough memory for this; use fewer points or members", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; what was written is kept, go on with --resume", file=sys.stderr)
         sys.exit(130)

@@ -43,7 +43,7 @@ from sciml.data import (
     zarr_group,
 )
 from sciml.equation.qg import QuasiGeostrophic
-from sciml.record import Means, record
+from sciml.record import Appender, Means, record
 from sciml.rollout import check_stability
 from sciml.score import table
 from sciml.spectra import budget_names, dataset, residual
@@ -155,11 +155,13 @@ def one_record(p: Plan, state: sm.State, members: int | None) -> xr.Dataset:
     dims = ("time", *(() if members is None else ("member",)), "lev", "y", "x")
     data = {n: (dims, f[None].cpu().numpy(), attributes(n)) for n, f in qg_fields(p.eq, state.z).items()}
     coords = {**coordinates(p.eq, members), "time": time_coordinate([state.time])}
-    return in_units(p, xr.Dataset(data, coords, {"Conventions": "CF-1.11", **model_attributes(p.eq)}))
+    ds = xr.Dataset(data, coords, attributes_of_run(p))
+    return dimensionless(ds) if p.eq.nondimensional else ds
 
 
-def in_units(p: Plan, ds: xr.Dataset) -> xr.Dataset:
-    return dimensionless(ds) if p.day == 1.0 else ds
+def attributes_of_run(p: Plan) -> dict:
+    """Global attributes from which the run can be made again."""
+    return {"Conventions": "CF-1.11", **model_attributes(p.eq), "run": json.dumps(p.identity)}
 
 
 def first_state(o: Options, p: Plan, member: int | None = None) -> sm.State:
@@ -177,11 +179,16 @@ def simulate(o: Options, out: Path, member: int | None = None) -> Means:
     if member is not None:
         torch.set_num_threads(1)
         path, restart = path / f"member_{member:03d}", out / f"fields.member_{member:03d}.restart.safetensors"
+
+    def appender(template: xr.Dataset, start: int) -> Appender:
+        (out / "summary.json").unlink(missing_ok=True)  # from here on the run is unfinished
+        return APPENDERS[o.format](path, template, start)
+
     means, _ = record(
         p.step, partial(first_state, o, p, member), p.n, p.every, p.spinup,
         fields=partial(one_record, p, members=o.members if o.members > 1 and member is None else None),
-        values=lambda state: sm.diagnostics(p.eq, state.z, p.step.dt),
-        appender=partial(APPENDERS[o.format], path), restart=restart,
+        values=lambda state: sm.diagnostics(p.eq, state.z, p.step.dt, state.time),
+        appender=appender, restart=restart,
         identity=p.identity | ({} if member is None else {"member": member}),
         resume=o.resume and (member is None or restart.exists()),  # a cluster may not have come to a member yet
         progress=o.config,
@@ -203,17 +210,18 @@ def finish(o: Options, p: Plan, out: Path, means: Means, started: float) -> None
     mean = means.mean()
     elapsed = (means.n - 1) * p.every * p.step.dt
     mean["residual"] = residual(p.eq, mean, means.first, means.last, elapsed)
-    diagnostics = in_units(p, dataset(p.eq, mean))
-    diagnostics.attrs |= {"records": means.n, "averaged_days": elapsed / p.day}
+    diagnostics = dataset(p.eq, mean)
+    diagnostics.attrs |= attributes_of_run(p) | {"records": means.n, "averaged_days": elapsed / p.day}
     write_netcdf(diagnostics, out / "diagnostics.nc")
     with sm.open_run(out) as fields:
         pictures(o, p, out, fields, diagnostics)
     results: dict[str, Any] = headline(diagnostics) | {"days": (p.spinup + (means.n - 1) * p.every) * p.step.dt / p.day}
-    write_summary(out / "summary.json", o, results, started)
+    write_summary(out / "summary.json", o, results | {"run": p.identity}, started)
     unit = "" if p.day == 1.0 else " m2 s-2"
     print(table({f"layer {i + 1}": {f"EKE{unit}": v} for i, v in enumerate(results["EKE"])}))
-    print(f"generation {results['APEgen']:.4g}, drag {-results['EKEdiss']:.4g}, budget residual (rms over k, of the "
-          f"largest term) {results['budget_residual']:.2g}\nresults in {out}")  # fmt: skip
+    rates = ", ".join(f"{name} {rate:+.3g}" for name, rate in results["energy_rates"].items())
+    print(f"energy rates{' (m2 s-3)' * (p.day == DAY)}: {rates}\nbudget residual (rms over k, of the largest term) "
+          f"{results['budget_residual']:.2g}\nresults in {out}")  # fmt: skip
 
 
 def pictures(o: Options, p: Plan, out: Path, fields: xr.Dataset, diagnostics: xr.Dataset) -> None:
@@ -236,8 +244,11 @@ def pictures(o: Options, p: Plan, out: Path, fields: xr.Dataset, diagnostics: xr
 def headline(diagnostics: xr.Dataset) -> dict[str, Any]:
     """The numbers that ``summary.json`` and the printed table give, means over members."""
     d = diagnostics.mean("member") if "member" in diagnostics.dims else diagnostics
-    largest = max(float(abs(d[n]).max()) for n in budget_names(map(str, d.data_vars)))
+    terms = budget_names(map(str, d.data_vars))
+    largest = max(float(abs(d[n]).max()) for n in terms)
+    rates = {n: float(d[n].sum() * d["k"].attrs["spacing"]) for n in terms if n not in ("KEflux", "APEflux")}
     return {
+        "energy_rates": rates,
         "EKE": d["EKE"].values.tolist(),
         "APEgen": float(d["APEgen"]),
         "EKEdiss": float(d["EKEdiss"]),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,9 @@ def member_coordinate(members: int) -> xr.DataArray:
 
 
 def time_coordinate(times) -> tuple[str, np.ndarray, dict[str, str]]:
-    """CF time in seconds since the start of the run."""
-    attrs = {"units": "s", "long_name": "time since the start of the run", "axis": "T"}
+    """CF time in seconds since the start of the run, which stands at the beginning of a calendar of 360-day years."""
+    attrs = {"units": "seconds since 0001-01-01", "calendar": "360_day", "standard_name": "time", "axis": "T"}
+    attrs["long_name"] = "time since the start of the run"
     return "time", np.atleast_1d(np.asarray(times, dtype=np.float64)), attrs
 
 
@@ -77,6 +80,7 @@ def to_dataset(trajectory: Trajectory, eq: Equation) -> xr.Dataset:
         values = {n: fields[..., i, :, :].cpu().numpy() for i, n in enumerate(eq.prognostic)}
         data = {n: ((*dims, "y", "x"), f, {"units": eq.units.get(n, "1")}) for n, f in values.items()}
     ds = xr.Dataset(data, coords, {"Conventions": "CF-1.11", **model_attributes(eq)})
+    ds = dimensionless(ds) if getattr(eq, "nondimensional", False) else ds
     return ds.transpose(*(d for d in DIMS if d in ds.dims))
 
 
@@ -100,16 +104,28 @@ def attributes(name: str) -> dict[str, str]:
 
 
 def model_attributes(eq: Equation) -> dict[str, Any]:
-    """Parameters of the model as global attributes."""
-    params = {n: float(v) for n, v in eq.params.items()}
-    return {"title": type(eq).__name__, "equation_parameters": json.dumps(params)}
+    """The model as global attributes: its numbers, its grid, and all terms as text."""
+    own = {f.name: getattr(eq, f.name) for f in dataclasses.fields(eq)}
+    numbers = {n: v for n, v in own.items() if isinstance(v, bool | int | float | str)}
+    numbers |= {n: [float(a) for a in v] for n, v in own.items() if n in ("H", "gprime")}
+    numbers |= {n: float(v) for n, v in eq.params.items()}
+    grid = {n: getattr(eq.grid, n) for n in ("nx", "ny", "Lx", "Ly", "dealias", "x0", "y0")}
+    return {
+        "title": type(eq).__name__,
+        "source": f"sciml {version('sciml')}",
+        "equation_parameters": json.dumps(numbers),
+        "grid": json.dumps(grid),
+        "terms": "; ".join(f"{t.field}: {t.expr} [{t.name}]" for t in eq.terms),
+    }
 
 
 def dimensionless(ds: xr.Dataset) -> xr.Dataset:
     """The Dataset of a set-up without dimensions: every unit is 1, and no quantity has a CF standard name."""
     ds = ds.copy()
     for n, v in ds.variables.items():
-        ds[n].attrs = {k: a for k, a in v.attrs.items() if k != "standard_name" or n == "member"} | {"units": "1"}
+        ds[n].attrs = {k: a for k, a in v.attrs.items() if k not in ("standard_name", "calendar") or n == "member"} | {
+            "units": "1"
+        }
     return ds
 
 
@@ -117,6 +133,7 @@ def dimensionless(ds: xr.Dataset) -> xr.Dataset:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``: it takes its place if the block ends well, and vanishes if it does not."""
+    path = Path(path)
     partial = path.with_name(f".partial.{path.name}")
     try:
         yield partial
@@ -133,7 +150,9 @@ def refusing(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ValueError(f"{path} is missing, or part of it") from None
     except (IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ValueError(f"{path} is damaged, or not a file of this package: {error}") from None
+        raise ValueError(
+            f"{path} is damaged, or not a file of this package ({error}); start again with --overwrite"
+        ) from None
 
 
 def write_netcdf(ds: xr.Dataset, path: Path) -> None:
@@ -155,7 +174,7 @@ class NetCDFAppender:
         self.next = start
         if start:
             if (held := whole_records(path)) < start:
-                raise ValueError(f"{path} is cut short: it holds {held} whole records, the restart file counts {start}")
+                raise ValueError(cut_short(path, held, start))
             self.file = netCDF4.Dataset(path, "a")
             return
         template = template.transpose("time", ...)
@@ -182,6 +201,13 @@ class NetCDFAppender:
 
     def close(self) -> None:
         self.file.close()
+
+
+def cut_short(path: Path, held: int, start: int) -> str:
+    return (
+        f"{path} is cut short: it holds {held} whole records, the restart file counts {start}; start again with "
+        "--overwrite, or give back the whole file"
+    )
 
 
 CLASSIC = "NETCDF3_64BIT_DATA"
@@ -223,7 +249,7 @@ class ZarrAppender:
             encoding = {n: {"chunks": chunks} for n, chunks in shape.items()}
             template.isel(time=slice(0)).to_zarr(path, mode="w", zarr_format=2, consolidated=True, encoding=encoding)
         elif (held := open_zarr(path).sizes["time"]) < start:
-            raise ValueError(f"{path} is cut short: it holds {held} whole records, the restart file counts {start}")
+            raise ValueError(cut_short(path, held, start))
         with refusing(path):
             group = zarr.open_group(path, mode="r+", zarr_format=2, use_consolidated=False)
             self.arrays: dict[str, Any] = {name: group[name] for name in varying(template)}

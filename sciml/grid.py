@@ -108,7 +108,7 @@ class Grid:
 
     def real(self, a) -> Tensor:
         """``a`` as a tensor of this grid's real type and device."""
-        a = a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=self.dtype)
+        a = a if isinstance(a, Tensor) else torch.as_tensor(np.array(a), dtype=self.dtype)
         return a.to(dtype=self.dtype, device=self.device)
 
     def complex(self, a) -> Tensor:

@@ -41,6 +41,8 @@ def random_pv(
     scale : wavelength of the eddies, m (default: an eighth of the shorter side of the box)
     """
     grid = eq.grid
+    if members is not None and members < 1:
+        raise ValueError(f"members must be at least 1, got {members}")
     kp = 2 * math.pi / (scale or min(grid.Lx, grid.Ly) / 8)
     batch = () if members is None else (members,)
     top = random_field(grid, lambda K: (K / kp) ** 6 * torch.exp(-3 * (K / kp) ** 2), seed, batch)

@@ -167,7 +167,7 @@ def movie(da: xr.DataArray, path: Path, frames_per_second: int = 12) -> None:
 
 def clock(time: xr.DataArray) -> str:
     """A time in days where it is counted in seconds."""
-    seconds = time.attrs.get("units") == "s"
+    seconds = time.attrs.get("units", "").startswith("s")
     return f"day {float(time) / 86400:.1f}" if seconds else f"t = {float(time):g}"
 
 

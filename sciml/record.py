@@ -126,7 +126,10 @@ def _load(path: Path, identity: dict, device: str) -> tuple[State, int, Means]:
     for key in header["identity"] | identity:
         theirs, ours = header["identity"].get(key), identity.get(key)
         if theirs != ours:
-            raise ValueError(f"{path} is of another run: its {key} is {theirs}, this run's is {ours}")
+            raise ValueError(
+                f"{path} is of another run: its {key} is {theirs}, this run's is {ours}; choose "
+                "another folder, or start again with --overwrite"
+            )
     rng = tensors.pop("rng", None)  # a generator's state stays on the CPU
     tensors = {n: t.to(device) for n, t in tensors.items()}
     memory = tuple(tensors[f"memory.{i}"] for i in range(sum(n.startswith("memory.") for n in tensors)))

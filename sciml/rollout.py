@@ -72,7 +72,7 @@ def rollout(
     advance = states(step, n, every, progress)
 
     def run(start) -> Trajectory:
-        state = step.init(start) if isinstance(start, Tensor) else start
+        state = step.init(torch.as_tensor(start)) if hasattr(start, "__array__") else start
         kept, times = [save(state)], [state.time]
         for state in advance(state):  # noqa: B020
             kept.append(save(state))
@@ -84,15 +84,25 @@ def rollout(
 
 
 def _check(step, before, after) -> None:
-    if not hasattr(after, "z") or torch.isfinite(after.z.detach().abs().sum()):
+    if finite(after):
         return
-    eq = getattr(step, "equation", None)
-    cfl = eq.cfl(before.z.detach(), step.dt) if eq is not None else float("nan")
+    if not finite(before):
+        raise BlowUp(f"the fields at t = {before.time:.6g} are not finite: check the start and the fields given")
+    cfl, now, passed = step.equation.cfl(before.z.detach(), step.dt), before, ""
+    while finite(after := step(now)):  # steps are deterministic: find the one that failed
+        now = after
+        if not passed and step.equation.cfl(now.z.detach(), step.dt) > 1:
+            passed = f", passed 1 at t = {now.time:.6g},"
     raise BlowUp(
-        f"the fields stopped being finite between t = {before.time:.6g} and t = {after.time:.6g}; the CFL number was "
-        f"{cfl:.3g} at the earlier time with dt = {step.dt:g}. Try dt = {suggested(step.dt, cfl):.3g}, more "
+        f"the fields stopped being finite at t = {after.time:.6g}; the CFL number was {cfl:.3g} at "
+        f"t = {before.time:.6g}{passed} with dt = {step.dt:g}. Try dt = {suggested(step.dt, cfl):.3g}, more "
         "dissipation, or the stepper etdrk4 if a linear term is stiff"
     )
+
+
+def finite(state) -> bool:
+    """Whether all fields of the state are finite; states of other kinds than spectra are not looked into."""
+    return not hasattr(state, "z") or bool(torch.isfinite(state.z.detach().abs().sum()))
 
 
 def suggested(dt: float, cfl: float) -> float:

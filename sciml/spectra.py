@@ -8,16 +8,21 @@ the quantity (Parseval), with kinetic energy ``1/2 |u|^2``, enstrophy ``1/2 q^2`
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from sciml.data import coordinates, dimensionless, member_coordinate, model_attributes
+from sciml.data import from_dataset as fields_at
 from sciml.equation.base import Term, apply
 from sciml.equation.expression import Field, J, lap
 from sciml.equation.qg import QuasiGeostrophic
 from sciml.grid import Grid
+from sciml.record import Means
 
 DESCRIPTIONS = {
     "KEspec": ("m3 s-2", "eddy kinetic energy spectrum of the layer"),
@@ -60,7 +65,7 @@ def isotropic(grid: Grid, density: Tensor) -> tuple[Tensor, Tensor]:
     return dk * torch.arange(n, dtype=torch.float64), out / dk
 
 
-def energy_budget(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None) -> dict[str, Tensor]:
+def energy_budget(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None, t: float = 0.0) -> dict[str, Tensor]:
     """Rate of change of energy per stored wavevector by every process, ``(..., *modes)``, named as in the files.
 
     The filter acts once a step, so that its rate needs ``dt``: it is the energy that it takes from the state one
@@ -79,11 +84,11 @@ def energy_budget(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None) -> d
     ]
     add("KEflux", eq.evaluate(z, relative))
     add("APEflux", eq.evaluate(z, stretching))
-    for name, dz in eq.by_term(z).items():
+    for name, dz in eq.by_term(z, t).items():
         if name != "advection":
             add(BUDGET.get(name, name), dz)
     if eq.filter is not None and dt is not None:
-        ahead = z + dt * eq.tendency(z)
+        ahead = z + dt * eq.tendency(z, t)
         kept = eq.filter**2 - 1
         rate = kept * eq.energy_spectrum(ahead, ahead) / (2 * dt)
         out["filter"] = out.get("filter", 0) + rate
@@ -92,15 +97,18 @@ def energy_budget(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None) -> d
     return out
 
 
-def diagnostics(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None) -> dict[str, Tensor]:
-    """All spectra, budget terms and scalars of a state, float64; spectra have a last axis over k."""
+def diagnostics(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None, t: float = 0.0) -> dict[str, Tensor]:
+    """All spectra, budget terms and scalars of a state, float64; spectra have a last axis over k.
+
+    ``dt`` is needed for the rate at which a filter takes energy, ``t`` for terms that depend on time.
+    """
     weight, h = eq.grid.weight, eq.fraction
     psi = eq.psi(z)
     slopes = eq.grid.ik.abs() ** 2 + eq.grid.il.abs() ** 2  # K2, but for the Nyquist modes of aliased grids
     kinetic = 0.5 * weight * slopes * psi.abs().double() ** 2
     stretching = apply(eq.S[:, :, None, None], psi)
     potential = -0.5 * weight * (h[:, None, None] * (psi.conj() * stretching).real).sum(-3)
-    budget = energy_budget(eq, z, dt)
+    budget = energy_budget(eq, z, dt, t)
     densities = {
         "KEspec": kinetic,
         "Ensspec": 0.5 * weight * z.abs().double() ** 2,
@@ -141,20 +149,36 @@ def dataset(eq: QuasiGeostrophic, values: Values) -> xr.Dataset:
         members = v.ndim - len(tail)
         units, text = DESCRIPTIONS.get(name, ("m3 s-3", f"energy change by {name}"))
         out[name] = (("member",) * members + tail, v.cpu().numpy(), {"units": units, "long_name": text})
-    coords = {
-        "k": ("k", k, {"units": "rad m-1", "long_name": "isotropic angular wavenumber", "spacing": float(k[1])}),
-        "lev": ("lev", list(range(1, eq.n + 1)), {"units": "1", "long_name": "layer, 1 = top", "positive": "down"}),
-    }
-    return xr.Dataset(out, coords, {"Conventions": "CF-1.11"})
+    k_attrs = {"units": "rad m-1", "long_name": "isotropic angular wavenumber", "spacing": float(k[1])}
+    coords = {"k": ("k", k, k_attrs), "lev": coordinates(eq)["lev"]}
+    if any("member" in dims for dims, *_ in out.values()):
+        coords["member"] = member_coordinate(values["APEgen"].shape[0])
+    ds = xr.Dataset(out, coords, {"Conventions": "CF-1.11", **model_attributes(eq)})
+    return dimensionless(ds) if eq.nondimensional else ds
 
 
 def from_dataset(ds: xr.Dataset, eq: QuasiGeostrophic, dt: float | None = None) -> xr.Dataset:
-    """Time-mean spectra and budget of the variable ``q (..., time, lev, y, x)`` of a Dataset."""
-    q = ds["q"].transpose(..., "time", "lev", "y", "x")
-    total: dict[str, Tensor] = {}
-    n = q.sizes["time"]
-    for i in range(n):
-        z = eq.init(torch.as_tensor(q.isel(time=i).values))
-        for name, v in diagnostics(eq, z, dt).items():
-            total[name] = total.get(name, 0) + v / n
-    return dataset(eq, total)
+    """Time-mean spectra and budget of the variable ``q (..., time, lev, y, x)`` of a Dataset, with its residual.
+
+    ``dt`` is the time step of the run, needed for the energy that a filter takes. Raises ``ValueError`` where the
+    Dataset is not on the model's grid.
+    """
+    if eq.filter is not None and dt is None:
+        warnings.warn("without dt the budget lacks the energy that the filter takes", stacklevel=2)
+    ds = ds if "time" in ds["q"].dims else ds.expand_dims("time")
+    times = seconds(ds["time"].values) if "time" in ds.coords else np.zeros(ds.sizes["time"])
+    means = Means()
+    for i, t in enumerate(times):
+        means = means.plus(diagnostics(eq, eq.init(fields_at(ds, eq, i)), dt, float(t)))
+    values = means.mean()
+    if len(times) > 1 and times[-1] > times[0]:
+        values["residual"] = residual(eq, values, means.first, means.last, times[-1] - times[0])
+    return dataset(eq, values)
+
+
+def seconds(times: np.ndarray) -> np.ndarray:
+    """Times as numbers: as they are, or the seconds since the first where xarray has decoded them to dates."""
+    if np.issubdtype(times.dtype, np.number):
+        return times.astype(float)
+    return np.array([(t - times[0]) / np.timedelta64(1, "s") if isinstance(t, np.datetime64)
+                     else (t - times[0]).total_seconds() for t in times])  # fmt: skip

@@ -45,7 +45,9 @@ class Step:
     def __post_init__(self):
         if not (0 < self.dt < math.inf):
             raise ValueError(f"dt must be a positive number, got {self.dt}")
-        grid = self.equation.grid
+        grid, operators = self.equation.grid, (self.equation.linear, *self.equation.fixed.values())
+        if not all(torch.isfinite(a.detach().abs().sum()) for a in operators):
+            raise ValueError("a parameter or a fixed field of the equation is not a finite number")
         z = torch.zeros(len(self.equation.prognostic), *grid.modes, dtype=grid.cdtype, device=grid.device)
         self.equation.tendency(
             z
@@ -85,11 +87,18 @@ def euler(equation: Equation, dt: float) -> Step:
 AB3 = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12))
 
 
-def ab3(equation: Equation, dt: float) -> Step:
-    """Adams-Bashforth, third order, started as pyqg does by one Euler and one second-order step."""
+def ab3(equation: Equation, dt: float, start: Callable[[Equation, float], Step] | None = None) -> Step:
+    """Adams-Bashforth, third order.
+
+    Started as pyqg does, by one Euler and one second-order step, whose errors make the whole second order; with
+    ``start=rk4`` the first two steps are of that stepper and the whole is third order.
+    """
+    first = start(equation, dt).advance if start is not None else None
 
     def advance(z, t, memory):
         tendencies = (equation.tendency(z, t), *memory)
+        if first is not None and len(memory) < 2:
+            return first(z, t, ())[0], tendencies[:2]
         weights = [dt * w for w in AB3[len(memory)]]
         return weighted_sum(z, tendencies, weights, equation.filter), tendencies[:2]
 

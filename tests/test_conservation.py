@@ -84,7 +84,7 @@ def everything(filterfac=0.0):
     x, y = grid.axes()
     eq = LayeredQG(
         grid=grid, H=(0.2, 0.8), gprime=(0.5,), f0=1.0, U=(0.5 + 0.3 * torch.cos(y[:, 0]), 0.1), V=(0.2, -0.1),
-        beta=1.0, rek=0.2, nu=1e-3, nu_order=1, nu_axes=0.0, topography=0.5 * torch.cos(x + y), relax=0.3,
+        beta=1.0, rek=0.2, nu=1e-3, nu_order=1, nu_axes=5e-4, topography=0.5 * torch.cos(x + y), relax=0.3,
         relax_jet=0.2, psi_R=torch.sin(y) + 0 * x, sponge=0.2 * (1 + torch.cos(y[:, 0])), filterfac=filterfac,
     )  # fmt: skip
     return eq.with_tendency(lambda e, z, t: -0.05 * z)

@@ -79,14 +79,19 @@ def test_dataset_speaks_cf(tmp_path):
     eq = sm.preset("phillips", 8)
     ds = sm.to_dataset(sm.rollout(sm.ab3(eq, 100.0), 1)(sm.random_pv(eq, seed=0, members=2)), eq)
     write_netcdf(ds, tmp_path / "fields.nc")
-    with xr.open_dataset(tmp_path / "fields.nc") as found:  # the usual decoding changes nothing
+    with xr.open_dataset(tmp_path / "fields.nc") as decoded:
+        spans = decoded["time"].values - decoded["time"].values[0]
+        assert [s.total_seconds() for s in spans] == ds["time"].values.tolist()
+        assert decoded["time"].dt.calendar == "360_day"
+    with xr.open_dataset(tmp_path / "fields.nc", decode_times=False) as found:
         assert found.attrs["Conventions"] == "CF-1.11"
         assert found.identical(ds)
-        units = dict(q="s-1", psi="m2 s-1", u="m s-1", v="m s-1", time="s", lev="1", x="m", y="m", member="1")
+        units = dict(q="s-1", psi="m2 s-1", u="m s-1", v="m s-1", time="seconds since 0001-01-01")
+        units |= dict(lev="1", x="m", y="m", member="1")
         assert {n: v.attrs["units"] for n, v in found.variables.items()} == units
         assert all(v.attrs["long_name"] for v in found.variables.values())
         names = {n: v.attrs["standard_name"] for n, v in found.variables.items() if "standard_name" in v.attrs}
-        assert names == dict(u="sea_water_x_velocity", v="sea_water_y_velocity", member="realization")
+        assert names == dict(u="sea_water_x_velocity", v="sea_water_y_velocity", member="realization", time="time")
         assert {n: found[n].attrs.get("axis") for n in ("time", "lev", "y", "x")} == dict(
             time="T", lev="Z", y="Y", x="X"
         )

@@ -307,3 +307,51 @@ def test_ring_forcing_feeds_energy_at_the_stated_rate():
 def test_bad_input_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+def test_names_of_the_budget_are_reserved():
+    for name in ("advection", "KEspec", "residual", "added"):
+        with pytest.raises(ValueError, match="choose another"):
+            _ = (TwoLayerQG.preset("eddy", 8) + Term("q2", name, "-1e-7*q2*q2")).terms
+
+
+def test_text_terms_know_parameters(rng):
+    eq = TwoLayerQG.preset("eddy", 16)
+    z = eq.init(1e-6 * torch.randn(2, 16, 16, dtype=torch.float64, generator=rng))
+    double = eq + Term("q2", "again", "-rek*lap(psi2)")
+    assert relative(double.tendency(z), TwoLayerQG.preset("eddy", 16, rek=2 * eq.rek).tendency(z)) < 1e-13
+
+
+@pytest.mark.parametrize("parameter", ["beta", "U1", "rek"])
+def test_parameters_that_are_no_numbers_are_refused(parameter):
+    with pytest.raises(ValueError, match="not a finite number"):
+        rk4(TwoLayerQG.preset("eddy", 8, **{parameter: math.nan}), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(rate=-1.0), "energy input"),
+        (dict(rate=math.nan), "energy input"),
+        (dict(rate=1.0, layers=(1.0,)), "each of the 2 layers"),
+        (dict(rate=1.0, layers=(0.0, 0.0)), "not all zero"),
+    ],
+)
+def test_forcing_that_makes_no_sense(options, message):
+    with pytest.raises(ValueError, match=message):
+        ring_forcing(TwoLayerQG.preset("eddy", 16), wavenumber=4e-5, width=2e-5, **options)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(U1=np.zeros((8, 8))),
+        dict(V1=np.zeros(8)),
+        dict(filterfac=-1.0),
+        dict(nu=1.0, nu_order=1.5),
+        dict(rd=math.inf),
+    ],
+)
+def test_more_bad_parameters(changes):
+    with pytest.raises(ValueError, match="must"):
+        rk4(TwoLayerQG.preset("eddy", 8, **changes), 1.0)

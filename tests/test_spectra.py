@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from sciml import Grid, LayeredQG, TwoLayerQG, ab3, diagnostics, isotropic, random_pv, rollout, spectra, to_dataset
 from sciml.equation.base import Term
@@ -122,3 +123,27 @@ def test_further_terms_appear_under_their_own_names():
     d = diagnostics(eq, eq.init(random_pv(eq, seed=0)))
     assert "found" in dataset(eq, d)
     assert "found" in budget_names(d)
+
+
+def test_residual_from_a_dataset():
+    """The change of energy between first and last record less the mean terms, also with decoded times."""
+    eq = TwoLayerQG.preset("phillips", 32, rek=1e-6)
+    trajectory = rollout(ab3(eq, 1800.0), 40)(eddies(eq))
+    ds = to_dataset(trajectory, eq)
+    found = spectra.from_dataset(ds, eq, 1800.0)
+    largest = max(float(abs(found[n]).max()) for n in budget_names(map(str, found.data_vars)))
+    assert float(abs(found["residual"]).max()) < 0.05 * largest
+    decoded = spectra.from_dataset(xr.decode_cf(ds), eq, 1800.0)
+    assert np.allclose(decoded["residual"], found["residual"], rtol=1e-9, atol=1e-12 * largest)
+    with pytest.warns(UserWarning, match="without dt"):
+        assert "filter" not in spectra.from_dataset(ds, eq)
+    with pytest.raises(ValueError, match="covers a box"):
+        spectra.from_dataset(ds, TwoLayerQG.preset("phillips", 32, Lx=2e6), 1800.0)
+
+
+def test_terms_of_time_are_budgeted_at_their_time():
+    eq = TwoLayerQG.preset("eddy", 16) + Term("q1", "pump", "-1e-14*t*q1")
+    z = eq.init(eddies(eq))
+    early, late = (diagnostics(eq, z, 7200.0, t)["pump"] for t in (1e6, 3e6))
+    assert torch.allclose(late, 3 * early, rtol=1e-12, atol=0)
+    assert float(early.abs().max()) > 0

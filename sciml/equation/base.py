@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sciml.equation.expression import Expr, Field, Number, leaves
+from sciml.equation.expression import Apply, Expr, Field, Number, Param, canonical, leaves, parse
 from sciml.equation.readings import NotLinear, Spectral, multipliers
 from sciml.grid import Grid
 
@@ -24,6 +24,11 @@ class Term:
     field: str
     name: str
     expr: Expr
+    """an expression, or its text"""
+
+    def __post_init__(self):
+        if isinstance(self.expr, str):
+            object.__setattr__(self, "expr", parse(self.expr))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,7 @@ class Equation:
     Parameters
     ----------
     grid : where the fields live
-    extra : further terms; ``equation + Term("q2", "missing", parse("-1e-7*lap(psi2)"))`` adds one
+    extra : further terms; ``equation + Term("q2", "more drag", "-1e-7*lap(psi2)")`` adds one
     tendencies : further tendencies given as functions ``(equation, z, t) -> dz/dt`` (coefficients, shape of ``z``)
     noise : white noise ``(equation, generator, batch) -> W`` added as ``sqrt(dt) W`` after every step
     """
@@ -77,6 +82,11 @@ class Equation:
         return {}
 
     @property
+    def reserved(self) -> frozenset[str]:
+        """Names that further terms may not have."""
+        return frozenset({"added"})
+
+    @property
     def filter(self) -> Tensor | None:
         """Factor that multiplies the new state after every step."""
         return None
@@ -88,13 +98,22 @@ class Equation:
     # -- what follows ------------------------------------------------------------------------------------------------
     @cached_property
     def terms(self) -> tuple[Term, ...]:
-        terms = (*self.own_terms, *self.extra)
         known = {*self.prognostic, *self.diagnostic, *self.fixed}
+        extra = tuple(replace(t, expr=with_params(t.expr, set(self.params) - known)) for t in self.extra)
+        terms = (*self.own_terms, *extra)
+        for term in extra:
+            if term.name in self.reserved:
+                raise ValueError(
+                    f"a further term may not be named {term.name!r}, which the model uses; choose another name"
+                )
         for term in terms:
             if term.field not in self.prognostic:
                 raise ValueError(f"term {term.name!r} is for {term.field!r}; prognostic fields: {self.prognostic}")
             if unknown := leaves(term.expr, Field) - known:
-                raise ValueError(f"term {term.name!r} names unknown fields {sorted(unknown)}; known: {sorted(known)}")
+                raise ValueError(
+                    f"term {term.name!r} names unknown fields {sorted(unknown)}; known: {sorted(known)}, and the "
+                    f"parameters {sorted(self.params)}"
+                )
         return terms
 
     @cached_property
@@ -193,6 +212,13 @@ class Equation:
             lines += [f"    + ({t.expr})  [{t.name}]" for t in self.terms if t.field == name and t.expr != Number(0)]
         lines += [f"{name} = {float(v):.6g} {self.units.get(name, '1')}" for name, v in self.params.items()]
         return "\n".join(lines)
+
+
+def with_params(e: Expr, names: set[str]) -> Expr:
+    """The expression with fields of these names turned into parameters, as text cannot tell one from the other."""
+    if isinstance(e, Field) and e.name in names:
+        return Param(e.name)
+    return canonical(Apply(e.op, tuple(with_params(a, names) for a in e.args))) if isinstance(e, Apply) else e
 
 
 def apply(M: Tensor, z: Tensor) -> Tensor:

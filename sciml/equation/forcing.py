@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,10 @@ def ring_forcing(
     of the noise (Lilly 1969, Phys. Fluids 12, II-240). ``layers`` are the relative PV amplitudes (default: upper only).
     """
     grid = eq.grid
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"the rate of energy input must be a number that is not negative, got {rate}")
+    if layers is not None and (len(layers) != eq.n or not any(layers)):
+        raise ValueError(f"layers needs one amplitude for each of the {eq.n} layers, not all zero, got {layers}")
     weights = torch.tensor(layers or (1.0,) + (0.0,) * (eq.n - 1), dtype=torch.float64, device=grid.device)
     ring = ((grid.K2.sqrt() - wavenumber).abs() <= width / 2) & (grid.K2 > 0)
     if not ring.any():

@@ -50,15 +50,27 @@ def relaxation_jet(nx, ny, grid, changes) -> TwoLayerQG:
     sigma = 3.5
     at_edge = np.cosh(edge / sigma) ** -2
     jet = np.cosh(y / sigma) ** -2 - at_edge
-    defaults = dict(rd=1 / math.sqrt(2), delta=1.0, H1=1.0, f0=1.0, beta=0.196, rek=0.07, nu_axes=1e-6, nu_order=4)
-    defaults |= dict(relax=0.01, relax_jet=0.01, psi_R=minus_integral(jet, made.Ly), sponge=at_edge)
+    defaults = dict(
+        rd=1 / math.sqrt(2),
+        delta=1.0,
+        H1=1.0,
+        f0=1.0,
+        beta=0.196,
+        rek=0.07,
+        nu_axes=1e-6,
+        nu_order=4,
+        nondimensional=True,
+    )
+    defaults |= dict(
+        nondimensional=True, relax=0.01, relax_jet=0.01, psi_R=minus_integral(jet, made.Ly), sponge=at_edge
+    )
     return TwoLayerQG(grid=made, **(defaults | changes))
 
 
 def barotropic(nx, ny, grid, changes) -> LayeredQG:
     """One layer on the 2 pi box, nondimensional, decaying: pyqg's ``BTModel`` with its filter."""
     made = box(nx or 256, ny, dict(Lx=2 * math.pi) | grid)
-    return LayeredQG(grid=made, **(dict(H=(1.0,), filterfac=23.6) | changes))
+    return LayeredQG(grid=made, **(dict(H=(1.0,), filterfac=23.6, nondimensional=True) | changes))
 
 
 def box(nx: int, ny: int | None, options: dict[str, Any]) -> Grid:

@@ -14,6 +14,7 @@ All fields are anomalies from the mean flow. Vallis (2017), chapter 5; the two-l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,12 @@ from torch import Tensor
 from sciml.equation import qg_fast
 from sciml.equation.base import Equation, Term, apply
 from sciml.equation.expression import Expr, Field, J, Param, dx, dy, lap, mean_x
-from sciml.grid import Grid
+from sciml.equation.filter import exponential_filter
+
+RESERVED = (
+    "advection KEflux APEflux APEgenspec KEfrictionspec filter forcing residual KEspec Ensspec APEspec EKE APEgen"
+)
+"""Names of terms and diagnostics that have a meaning of their own in the energy budget."""
 
 Profile = float | np.ndarray | Tensor
 
@@ -45,6 +51,7 @@ class QuasiGeostrophic(Equation):
     topography : PV of the bottom topography ``f0 h / H_n`` on the grid, ``(ny, nx)`` [s-1]
     relax, relax_jet, psi_R : thermal relaxation of the upper interface, ``+-(relax (psi_1 - psi_2) - relax_jet psi_R)``
         in layers 1 and 2 [s-1 L-2, L the unit of length]; psi_R ``(ny, nx)`` or ``(ny, 1)`` [m2 s-1]
+    nondimensional : whether files and formulas are to state no units
     sponge : rate ``s(y)`` that damps the non-zonal part of q, ``(ny,)`` or a number [s-1]
     """
 
@@ -56,6 +63,7 @@ class QuasiGeostrophic(Equation):
     nu_order: int = 4
     filterfac: float = 0.0
     topography: Profile | None = None
+    nondimensional: bool = False
     relax: float = 0.0
     relax_jet: float = 0.0
     psi_R: Profile | None = None
@@ -88,7 +96,13 @@ class QuasiGeostrophic(Equation):
         return tuple(f"q{i + 1}" for i in range(self.n))
 
     @property
+    def reserved(self):
+        return super().reserved | {*RESERVED.split(), "EKEdiss"}
+
+    @property
     def units(self):
+        if self.nondimensional:
+            return {}
         out = {"beta": "m-1 s-1", "rek": "s-1", "nu": f"m{2 * self.nu_order} s-1", "relax": "m-2 s-1"}
         out |= {"nu_axes": out["nu"], "relax_jet": "m-2 s-1"}
         for i in range(1, self.n + 1):
@@ -183,6 +197,10 @@ class QuasiGeostrophic(Equation):
         S = self.S.tolist()
         Qx = [sum(s * v for s, v in zip(row, V, strict=True)) for row in S]
         varying = any(np.ndim(u) for u in U)
+        if any(np.ndim(v) for v in V):
+            raise ValueError("the mean flow V must be a number for each layer; only U may be a profile, in y")
+        if any(np.ndim(u) > 1 and np.shape(u)[-1] != 1 for u in U):
+            raise ValueError("a profile of U must have shape (ny,) or (ny, 1): it may vary in y only")
         constant = [self.beta - sum(s * u for s, u in zip(row, U, strict=True)) for row in S] if not varying else []
         return (constant or [q + self.beta for q in Qy]), Qx
 
@@ -221,6 +239,8 @@ class QuasiGeostrophic(Equation):
 
     def _dissipation(self, name: str, q: Expr) -> Iterable[Term]:
         p, sign = self.nu_order, (-1) ** (self.nu_order + 1)
+        if p < 1 or p != int(p):
+            raise ValueError(f"nu_order must be a positive whole number, got {p}")
         if _given(self.nu):
             yield Term(name, "viscosity", sign * Param("nu") * repeat(lap, p, q))
         if _given(self.nu_axes):
@@ -250,7 +270,7 @@ class QuasiGeostrophic(Equation):
     # -- stepping ----------------------------------------------------------------------------------------------------
     @cached_property
     def filter(self) -> Tensor | None:
-        return exponential_filter(self.grid, self.filterfac) if self.filterfac else None
+        return exponential_filter(self.grid, self.filterfac)
 
     @cached_property
     def _slow_terms(self) -> tuple[Term, ...]:
@@ -292,7 +312,10 @@ class LayeredQG(QuasiGeostrophic):
     V: tuple[float, ...] | None = None
 
     def __post_init__(self):
-        if len(self.gprime) != self.n - 1 or min((*self.H, *self.gprime)) <= 0:
+        if not isinstance(self.H, tuple | list) or not isinstance(self.gprime, tuple | list):
+            raise ValueError("H and gprime must be tuples, one thickness a layer and one reduced gravity an interface")
+        positive = all(0 < a < math.inf for a in (*self.H, *self.gprime)) and (self.f0 != 0 or self.n == 1)
+        if len(self.gprime) != self.n - 1 or not positive:
             raise ValueError(
                 f"{self.n} layers need {self.n} thicknesses and {self.n - 1} reduced gravities, all positive"
             )
@@ -319,7 +342,7 @@ class LayeredQG(QuasiGeostrophic):
     @property
     def mean_flow(self):
         zero = (0.0,) * self.n
-        return self.U or zero, self.V or zero
+        return tuple(zero if a is None else tuple(a) for a in (self.U, self.V))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,7 +364,7 @@ class TwoLayerQG(QuasiGeostrophic):
     V2: float = 0.0
 
     def __post_init__(self):
-        if min(self.rd, self.delta, self.H1) <= 0:
+        if not all(0 < a < math.inf for a in (self.rd, self.delta, self.H1)):
             raise ValueError(f"rd, delta and H1 must be positive, got {self.rd}, {self.delta}, {self.H1}")
 
     @property
@@ -364,12 +387,6 @@ class TwoLayerQG(QuasiGeostrophic):
         from sciml.equation.presets import preset
 
         return preset(name, nx, ny, **changes)
-
-
-def exponential_filter(grid: Grid, strength: float) -> Tensor:
-    """pyqg's filter: 1 for ``K* <= 0.65 pi``, else ``exp(-strength (K* - 0.65 pi)^4)``, ``K* = |(k dx, l dy)|``."""
-    wave = ((grid.k * grid.dx) ** 2 + (grid.l * grid.dy) ** 2).sqrt()
-    return grid.real(torch.exp(-strength * (wave - 0.65 * torch.pi).clamp(min=0) ** 4))
 
 
 def repeat(operator, times: int, e: Expr) -> Expr:

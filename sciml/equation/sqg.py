@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sciml.equation.base import Equation, Term
 from sciml.equation.expression import Field, J
-from sciml.equation.qg import exponential_filter
+from sciml.equation.filter import exponential_filter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class SurfaceQG(Equation):
 
     @property
     def filter(self) -> Tensor | None:
-        return exponential_filter(self.grid, self.filterfac) if self.filterfac else None
+        return exponential_filter(self.grid, self.filterfac)
 
     def cfl(self, z: Tensor, dt: float) -> float:
         psi = self.grid.real(self.grid.invK2.sqrt()) * z
