@@ -181,8 +181,9 @@ def simulate(o: Options, out: Path, member: int | None = None) -> Means:
         path, restart = path / f"member_{member:03d}", out / f"fields.member_{member:03d}.restart.safetensors"
 
     def appender(template: xr.Dataset, start: int) -> Appender:
+        file = APPENDERS[o.format](path, template, start)
         (out / "summary.json").unlink(missing_ok=True)  # from here on the run is unfinished
-        return APPENDERS[o.format](path, template, start)
+        return file
 
     means, _ = record(
         p.step, partial(first_state, o, p, member), p.n, p.every, p.spinup,

@@ -45,7 +45,8 @@ class Step:
     def __post_init__(self):
         if not (0 < self.dt < math.inf):
             raise ValueError(f"dt must be a positive number, got {self.dt}")
-        grid, operators = self.equation.grid, (self.equation.linear, *self.equation.fixed.values())
+        grid, operators = self.equation.grid, [self.equation.linear, *self.equation.fixed.values()]
+        operators += [] if self.equation.filter is None else [self.equation.filter]
         if not all(torch.isfinite(a.detach().abs().sum()) for a in operators):
             raise ValueError("a parameter or a fixed field of the equation is not a finite number")
         z = torch.zeros(len(self.equation.prognostic), *grid.modes, dtype=grid.cdtype, device=grid.device)
