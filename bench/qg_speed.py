@@ -75,9 +75,7 @@ def steps_for(nx: int, members: int = 1) -> int:
     return max(2, int(6e5 / (nx * nx * members)))
 
 
-def measure(
-    nx: int, repeats: int, threads: list[int], members: int | None, device: str, peer: Peer | None
-) -> list[dict]:
+def measure(nx: int, repeats: int, threads: list[int], members: int | None, device: str, peer: Peer) -> list[dict]:
     """All variants at one size in turns; rows of medians in microseconds a member and step."""
     variants = {
         (precision, exact, n): Ours(nx, precision, exact, members, device)
@@ -87,12 +85,10 @@ def measure(
     }
     steps = steps_for(nx, members or 1)
     samples: dict = {}
-    if peer is not None:
-        peer(do="build", nx=nx, dt=time_step(nx))
+    peer(do="build", nx=nx, dt=time_step(nx))
     for _ in range(repeats):
-        if peer is not None:
-            seconds = peer(do="time", steps=steps_for(nx))["seconds"] / steps_for(nx)
-            samples.setdefault("pyqg", []).append(seconds)
+        seconds = peer(do="time", steps=steps_for(nx))["seconds"] / steps_for(nx)
+        samples.setdefault("pyqg", []).append(seconds)
         for key, model in variants.items():
             torch.set_num_threads(key[2])
             samples.setdefault((key, "step"), []).append(timed(model.step, steps, device) / model.members)
@@ -110,8 +106,7 @@ def measure(
             "products": "exact" if exact else "aliased",
         }
         row |= {"step": step, "transforms": fft, "step/transforms": step / fft}
-        if "pyqg" in median:
-            row |= {"pyqg": median["pyqg"], "pyqg/step": median["pyqg"] / step}
+        row |= {"pyqg": median["pyqg"], "pyqg/step": median["pyqg"] / step}
         rows.append(row)
     return rows
 
@@ -147,8 +142,7 @@ def main() -> None:
             cells = (f"{row[h]:.3g}" if isinstance(row.get(h), float) else str(row.get(h, "")) for h in header)
             print("| " + " | ".join(cells) + " |", flush=True)
             rows.append(row)
-    if peer is not None:
-        peer.close()
+    peer.close()
     if o.out is not None:
         o.out.write_text(json.dumps(rows, indent=1))
 

@@ -226,3 +226,10 @@ def apply(M: Tensor, z: Tensor) -> Tensor:
     if M.shape[0] == 1:
         return M[0] * z
     return (M * z.unsqueeze(-4)).sum(-3)
+
+
+def courant(grid: Grid, psi: Tensor, dt: float) -> float:
+    """Largest ``(|u| / dx + |v| / dy) dt`` of the flow with the streamfunction coefficients ``psi``."""
+    u = grid.ifft(grid.complex(grid.il) * psi).abs() / grid.dx
+    v = grid.ifft(grid.complex(grid.ik) * psi).abs() / grid.dy
+    return float((u + v).amax() * dt)

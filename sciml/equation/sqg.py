@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sciml.equation.base import Equation, Term
+from sciml.equation.base import Equation, Term, courant
 from sciml.equation.expression import Field, J
 from sciml.equation.filter import exponential_filter
 
@@ -34,7 +34,4 @@ class SurfaceQG(Equation):
         return exponential_filter(self.grid, self.filterfac)
 
     def cfl(self, z: Tensor, dt: float) -> float:
-        psi = self.grid.real(self.grid.invK2.sqrt()) * z
-        u = self.grid.ifft(self.grid.complex(self.grid.il) * psi).abs() / self.grid.dx
-        v = self.grid.ifft(self.grid.complex(self.grid.ik) * psi).abs() / self.grid.dy
-        return float((u + v).amax() * dt)
+        return courant(self.grid, self.grid.real(self.grid.invK2.sqrt()) * z, dt)

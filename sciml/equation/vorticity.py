@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sciml.equation.base import Equation, Term
+from sciml.equation.base import Equation, Term, courant
 from sciml.equation.expression import Field, J, Param, dx, lap
 
 
@@ -54,7 +54,4 @@ class Vorticity(Equation):
             yield Term("omega", "force", Field("force"))
 
     def cfl(self, z: Tensor, dt: float) -> float:
-        psi = -self.grid.real(self.grid.invK2) * z
-        u = self.grid.ifft(self.grid.complex(self.grid.il) * psi).abs() / self.grid.dx
-        v = self.grid.ifft(self.grid.complex(self.grid.ik) * psi).abs() / self.grid.dy
-        return float((u + v).amax() * dt)
+        return courant(self.grid, -self.grid.real(self.grid.invK2) * z, dt)
