@@ -28,11 +28,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(RUN) -m pip install -q -c constraints.txt -e ".[fast,scale,test,notebooks]"
 	touch $@
 
-# pyqg 0.7.2 in an environment of its own; needs FFTW's headers (Debian: libfftw3-dev)
+# pyqg 0.7.2 in an environment of its own, with pyfftw before it is compiled, or it uses numpy's transforms; needs FFTW's headers (Debian: libfftw3-dev)
 bench/.venv/installed: bench/requirements.txt bench/constraints.txt
 	$(PYTHON) -m venv bench/.venv
-	bench/.venv/bin/pip install -q -c bench/constraints.txt setuptools setuptools_scm wheel cython numpy
-	bench/.venv/bin/pip install -q -c bench/constraints.txt --no-build-isolation -r bench/requirements.txt
+	bench/.venv/bin/pip install -q -c bench/constraints.txt setuptools setuptools_scm wheel cython numpy pyfftw
+	bench/.venv/bin/pip install -q --no-cache-dir -c bench/constraints.txt --no-build-isolation -r bench/requirements.txt
 	touch $@
 
 clean:

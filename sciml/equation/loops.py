@@ -12,14 +12,15 @@ from torch.autograd import forward_ad
 
 
 @cache
-def have_numba() -> bool:
-    return find_spec("numba") is not None
+def compiled() -> bool:
+    """Whether the packages of the extra ``fast`` are installed."""
+    return find_spec("numba") is not None and find_spec("pyfftw") is not None
 
 
 def plain(*tensors: Tensor | None) -> bool:
     """Whether compiled loops may read these tensors: numbers in this machine's memory, not tracked by autograd or
-    ``torch.func``, and numba is installed."""
-    if not have_numba() or forward_ad._current_level >= 0:  # type: ignore[attr-defined]
+    ``torch.func``, and numba and pyfftw are installed."""
+    if not compiled() or forward_ad._current_level >= 0:  # type: ignore[attr-defined]
         return False
     tracking = torch.is_grad_enabled()
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]

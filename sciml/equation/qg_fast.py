@@ -36,9 +36,9 @@ def advection(grid: Grid, invert: Tensor, S: Tensor) -> Advection:
 
     if not plain(invert, S):
         return torch_advection
-    from sciml.equation import qg_loops
+    from sciml.equation import qg_packed
 
-    compiled = qg_loops.advection(grid, invert, S)
+    compiled = qg_packed.advection(grid, invert, S)
 
     def either(z: Tensor, linear: Tensor | None = None) -> Tensor:
         return compiled(z, linear) if plain(z, linear) else torch_advection(z, linear)

@@ -1,13 +1,8 @@
-"""The pointwise work of ``qg_fast.py`` in compiled loops (numba), a few fields at a time so that they stay in cache.
-
-Layouts: a spectrum is ``(k, l)``, padded to ``(k, ny)`` for the transform in y; every array has a group of fields
-first, ordered layer by layer. The transforms are torch's (MKL).
-"""
+"""Compiled loops (numba): the pointwise work of ``qg_packed.py``, and the steppers' weighted sums."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -15,87 +10,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from sciml.grid import Grid
-
-GROUP_BYTES = 2**18
-"""Size of the fields that are transformed in one call: a quarter of a core's second-level cache."""
-
 compiled = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-
-
-def advection(grid: Grid, invert: Tensor, S: Tensor) -> Callable[..., Tensor]:
-    """``(z, linear=None) -> -J(psi, q) (+ linear z)`` for states ``z (..., n, *modes)`` on the CPU."""
-    columns, rows = grid.modes
-    nx = grid.product_shape[1]
-    n = S.shape[0]
-    exact = grid.dealias != 1
-    A = array(invert)
-    k, l = (grid.real(a.imag).flatten().numpy() for a in (grid.ik, grid.il))  # noqa: E741
-    below, above = (np.append(torch.diagonal(S, o).numpy(), 0).astype(A.dtype) for o in (1, -1))
-    add = collect if exact else collect_flux
-    at_once = max(1, group_size(grid) // (2 * n))  # members
-    thread = threading.local()
-
-    def some_members(state: np.ndarray, L: np.ndarray | None, out: np.ndarray) -> None:
-        members = len(state)
-        rooms = thread.__dict__.setdefault("rooms", {})
-        if members not in rooms:
-            rooms[members] = Room(grid, n, members, exact)
-        room = rooms[members]
-        fields = []
-        for layer, spectra_array, groups in room.inverse:
-            velocity_spectra(state, A, k, l, layer, room.inputs, spectra_array)
-            for spectra, half, half_array in groups:
-                turn(torch.fft.ifft(spectra, norm="forward").numpy(), half_array)
-                fields.append(torch.fft.irfft(half, n=nx, norm="forward").numpy())
-        for first, product, product_array in room.forward:
-            multiply(fields, n, members, first, exact, product_array)
-            spectra = torch.fft.rfft(product, norm="forward")[..., :columns].mT
-            add(torch.fft.fft(spectra, norm="forward").numpy(), k, l, below, above, first, out)
-        if L is not None:
-            apply_linear(L, state, out)
-
-    def advect(z: Tensor, linear: Tensor | None = None) -> Tensor:
-        states = array(z).reshape(-1, n, columns, rows)
-        dz = torch.zeros_like(z, memory_format=torch.contiguous_format)
-        results = dz.numpy().reshape(states.shape)
-        L = None if linear is None else array(linear)
-        for first in range(0, len(states), at_once):
-            chunk = slice(first, first + at_once)
-            some_members(states[chunk], L, results[chunk])
-        return dz
-
-    return advect
-
-
-def group_size(grid: Grid) -> int:
-    """How many fields are transformed in one call."""
-    ny, nx = grid.product_shape
-    return max(1, GROUP_BYTES // (ny * nx * grid.real(0.0).element_size()))
-
-
-class Room:
-    """Arrays that one thread uses again at every step, and how they are cut into groups that fit the cache.
-
-    ``inverse``: (first layer, spectra of some layers, [(spectra, half-complex, the same as array) of each group]);
-    ``forward``: (number of the first product, products of a group at points, the same as array). Layers and products
-    are numbered on from member to member.
-    """
-
-    def __init__(self, grid: Grid, n: int, members: int, exact: bool):
-        ny, nx = grid.product_shape
-        self.inputs = 2 if exact else 3  # fields a layer
-        total = members * (3 * n - 1 if exact else 2 * n)
-        group = group_size(grid) if members == 1 else members * self.inputs * n
-        layers = n * members if group >= self.inputs * n else 1  # whose spectra are made at once
-        spectra = torch.zeros(self.inputs * layers, grid.modes[0], ny, dtype=grid.cdtype)
-        half = torch.zeros(min(group, len(spectra)), ny, nx // 2 + 1, dtype=grid.cdtype)
-        groups = [(part, half[: len(part)], half[: len(part)].numpy()) for part in spectra.split(len(half))]
-        self.inverse = [(layer, spectra.numpy(), groups) for layer in range(0, n * members, layers)]
-        product = torch.empty(total if members > 1 else min(group, total), ny, nx, dtype=grid.dtype)
-        firsts = range(0, total, len(product))
-        parts = [product[: total - first] for first in firsts]
-        self.forward = [(first, part, part.numpy()) for first, part in zip(firsts, parts, strict=True)]
 
 
 def array(t: Tensor) -> np.ndarray:
@@ -105,150 +20,183 @@ def array(t: Tensor) -> np.ndarray:
     return t.numpy()
 
 
-def multiply(groups: list[np.ndarray], n: int, members: int, first: int, exact: bool, out: np.ndarray) -> None:
-    """Products at points from number ``first`` on: uv, v^2 - u^2, J(psi_i, psi_i+1) of each layer, or uq and vq."""
-    if len(groups) == 1 and len(out) == members * (3 * n - 1 if exact else 2 * n):
-        multiply_all(groups[0], n, members, exact, out)
-        return
-    f = [field for group in groups for field in group]
-    for number, product in enumerate(out, first):
-        i, kind = divmod(number, 3 if exact else 2)
-        if not exact:
-            times(f[3 * i + kind], f[3 * i + 2], product)
-        elif kind == 0:
-            times(f[2 * i], f[2 * i + 1], product)
-        elif kind == 1:
-            difference_of_squares(f[2 * i + 1], f[2 * i], product)
-        else:
-            determinant(f[2 * i], f[2 * i + 1], f[2 * i + 2], f[2 * i + 3], product)
-
-
 @compiled
-def times(a, b, out):
-    a, b, out = a.ravel(), b.ravel(), out.ravel()
-    for p in range(out.size):
-        out[p] = a[p] * b[p]
-
-
-@compiled
-def difference_of_squares(a, b, out):
-    a, b, out = a.ravel(), b.ravel(), out.ravel()
-    for p in range(out.size):
-        out[p] = (a[p] - b[p]) * (a[p] + b[p])
-
-
-@compiled
-def determinant(a, b, c, d, out):
-    a, b, c, d, out = a.ravel(), b.ravel(), c.ravel(), d.ravel(), out.ravel()
-    for p in range(out.size):
-        out[p] = a[p] * d[p] - b[p] * c[p]
-
-
-@compiled
-def multiply_all(f, n, members, exact, out):
-    """All products of all layers of all members, where they fit one group."""
-    for m in range(members):
-        for i in range(n):
-            if exact:
-                p, g = m * (3 * n - 1) + 3 * i, 2 * (m * n + i)
-                times(f[g], f[g + 1], out[p])
-                difference_of_squares(f[g + 1], f[g], out[p + 1])
-                if i + 1 < n:
-                    determinant(f[g], f[g + 1], f[g + 2], f[g + 3], out[p + 2])
-            else:
-                p, g = 2 * (m * n + i), 3 * (m * n + i)
-                times(f[g], f[g + 2], out[p])
-                times(f[g + 1], f[g + 2], out[p + 1])
-
-
-@compiled
-def velocity_spectra(z, A, k, l, layer, inputs, out):  # noqa: E741
-    """Padded coefficients of u and v (and of q where ``inputs`` is 3) of the layers from ``layer`` on."""
-    _, n, columns, rows = z.shape
-    up = (rows + 1) // 2  # rows l >= 0; the others go to the end, behind a gap of zeros
-    down = out.shape[2] - rows + up
-    psi = np.empty(rows, z.dtype)
-    for f in range(0, out.shape[0], inputs):
-        m, i = divmod(layer + f // inputs, n)
+def velocity(z, A, k, l, out):  # noqa: E741
+    """Coefficients of ``u + i v = i (d_x + i d_y) psi`` of every layer, at all k; psi = A z."""
+    members, n, columns, rows = z.shape
+    up, ny = (rows + 1) // 2, out.shape[2]  # rows l >= 0; the others go to the end, behind a gap of zeros
+    out[:, :, up : ny - rows + up] = 0
+    psi, mirror, w = np.empty(rows, z.dtype), np.empty(rows, z.dtype), np.empty(rows, z.dtype)
+    for f in range(members * n):
+        m, i = divmod(f, n)
         for c in range(columns):
-            row, state = A[i, 0, c], z[m, 0, c]
             for r in range(rows):
-                psi[r] = row[r] * state[r]
+                psi[r] = A[i, 0, c, r] * z[m, 0, c, r]
             for j in range(1, n):
                 row, state = A[i, j, c], z[m, j, c]
                 for r in range(rows):
                     psi[r] += row[r] * state[r]
-            differentiate(psi[:up], k[c], l[:up], out[f, c, :up], out[f + 1, c, :up])
-            differentiate(psi[up:], k[c], l[up:], out[f, c, down:], out[f + 1, c, down:])
-            if inputs == 3:
-                out[f + 2, c, :up] = z[m, i, c, :up]
-                out[f + 2, c, down:] = z[m, i, c, up:]
+            mirror[0] = psi[0]
+            for r in range(1, rows):
+                mirror[r] = psi[rows - r]
+            other = out.shape[1] - c
+            if c == 0 or other < columns:  # k = 0 and Nyquist: real fields have no other half
+                for r in range(rows):
+                    psi[r] = 0.5 * complex(psi[r].real + mirror[r].real, psi[r].imag - mirror[r].imag)
+            else:
+                for r in range(rows):
+                    p, q = mirror[r].real, mirror[r].imag
+                    w[r] = complex(k[c] * p - l[r] * q, -k[c] * q - l[r] * p)
+                out[f, other, :up] = w[:up]
+                out[f, other, ny - rows + up :] = w[up:]
+            for r in range(rows):
+                p, q = psi[r].real, psi[r].imag
+                w[r] = complex(l[r] * q - k[c] * p, -k[c] * q - l[r] * p)
+            out[f, c, :up] = w[:up]
+            out[f, c, ny - rows + up :] = w[up:]
 
 
 @compiled
-def differentiate(psi, k, l, u, v):  # noqa: E741
-    """u = -i l psi, v = i k psi."""
-    for r in range(psi.size):
-        u[r] = complex(l[r] * psi[r].imag, -l[r] * psi[r].real)
-        v[r] = complex(-k * psi[r].imag, k * psi[r].real)
-
-
-@compiled
-def turn(f, out):
-    """(field, k, y) into (field, y, k); columns of ``out`` beyond the kept k are left alone (zero)."""
-    fields, columns, ny = f.shape
+def turn(f, out, first, columns, nx):
+    """Rows k (0 .. K, -K .. -1) of some y into a row for each y, with zeros for the k that are not kept."""
+    fields, rows, _ = f.shape
+    gap = nx - rows
     for i in range(fields):
-        for first in range(0, ny, 32):
-            last = min(first + 32, ny)
-            for c in range(columns):
-                for y in range(first, last):
-                    out[i, y, c] = f[i, c, y]
+        for y in range(out.shape[1]):
+            out[i, y, columns : columns + gap] = 0
+        for c in range(rows):
+            to = c if c < columns else c + gap
+            row = f[i, c, first : first + out.shape[1]]
+            for y in range(row.size):
+                out[i, y, to] = row[y]
 
 
 @compiled
-def collect(f, k, l, below, above, first, dz):  # noqa: E741
-    """Add (k^2 - l^2) uv + k l (v^2 - u^2) -+ S J for the products from number ``first`` on."""
-    _, n, columns, rows = dz.shape
-    up = (rows + 1) // 2
-    down = f.shape[2] - rows + up
-    for p in range(f.shape[0]):
-        m, number = divmod(first + p, 3 * n - 1)
-        i, kind = divmod(number, 3)
+def turn_back(f, out, first, columns, nx):
+    """The reverse of ``turn``."""
+    fields, rows, _ = out.shape
+    gap = nx - rows
+    for i in range(fields):
+        for c in range(rows):
+            source = c if c < columns else c + gap
+            row = out[i, c, first : first + f.shape[1]]
+            for y in range(row.size):
+                row[y] = f[i, y, source]
+
+
+@compiled
+def turn_real(f, out, first, width, nx):
+    """Rows k >= 0 of real fields into rows of ``f(y) + i f(y + half)`` at all k."""
+    fields, columns, _ = f.shape
+    half = out.shape[1]
+    for i in range(fields):
         for c in range(columns):
-            for part in range(2):
-                source = f[p, c, :up] if part == 0 else f[p, c, down:]
-                target = dz[m, i, c, :up] if part == 0 else dz[m, i, c, up:]
-                wave = l[:up] if part == 0 else l[up:]
-                if kind == 0:
-                    for r in range(source.size):
-                        target[r] += (k[c] * k[c] - wave[r] * wave[r]) * source[r]
-                elif kind == 1:
-                    for r in range(source.size):
-                        target[r] += (k[c] * wave[r]) * source[r]
+            row = f[i, c, first : first + width]
+            for y in range(half):
+                a = row[y]
+                b = row[y + half] if y + half < width else 0 * a
+                if c == 0 or 2 * c == nx:
+                    out[i, y, c] = complex(a.real, b.real)
                 else:
-                    other = dz[m, i + 1, c, :up] if part == 0 else dz[m, i + 1, c, up:]
-                    for r in range(source.size):
-                        target[r] -= below[i] * source[r]
-                        other[r] += above[i] * source[r]
+                    out[i, y, c] = complex(a.real - b.imag, a.imag + b.real)
+                    out[i, y, nx - c] = complex(a.real + b.imag, b.real - a.imag)
 
 
 @compiled
-def collect_flux(f, k, l, below, above, first, dz):  # noqa: E741
-    """Add -i k (uq) - i l (vq) for the products from number ``first`` on."""
-    _, n, columns, rows = dz.shape
-    up = (rows + 1) // 2
-    down = f.shape[2] - rows + up
-    for p in range(f.shape[0]):
-        m, number = divmod(first + p, 2 * n)
-        i, kind = divmod(number, 2)
+def turn_real_back(f, out, first, width, nx):
+    """The reverse of ``turn_real``."""
+    fields, columns, _ = out.shape
+    half = f.shape[1]
+    for i in range(fields):
         for c in range(columns):
-            for part in range(2):
-                source = f[p, c, :up] if part == 0 else f[p, c, down:]
-                target = dz[m, i, c, :up] if part == 0 else dz[m, i, c, up:]
-                wave = l[:up] if part == 0 else l[up:]
-                for r in range(source.size):
-                    w = k[c] if kind == 0 else wave[r]
-                    target[r] += complex(w * source[r].imag, -w * source[r].real)
+            row = out[i, c, first : first + width]
+            other = nx - c if c > 0 else 0
+            for y in range(half):
+                a, b = f[i, y, c], f[i, y, other]
+                row[y] = complex(0.5 * (a.real + b.real), 0.5 * (a.imag - b.imag))
+                if y + half < width:
+                    row[y + half] = complex(0.5 * (a.imag + b.imag), 0.5 * (b.real - a.real))
+
+
+@compiled
+def square(w, J, n):
+    """``w^2`` of each layer in place, and ``J = u_i v_i+1 - v_i u_i+1`` of each interface, two halves as one."""
+    fields, width, nx = w.shape
+    for f in range(fields):
+        m, i = divmod(f, n)
+        if i + 1 < n:
+            here, next, coupling = w[f], w[f + 1], J[m * (n - 1) + i]
+            half = len(coupling)
+            for y in range(half):
+                other = y + half if y + half < width else y
+                couple(here[y], next[y], here[other], next[other], coupling[y])
+        for y in range(width):
+            row = w[f, y]
+            for x in range(nx):
+                u, v = row[x].real, row[x].imag
+                row[x] = complex((u - v) * (u + v), 2 * u * v)
+
+
+@compiled
+def couple(a, b, c, d, out):
+    """a x b + i c x d, where a x b is the determinant of two vectors."""
+    for x in range(out.size):
+        first = a[x].real * b[x].imag - a[x].imag * b[x].real
+        out[x] = complex(first, c[x].real * d[x].imag - c[x].imag * d[x].real)
+
+
+@compiled
+def multiply(w, q, n):
+    """``w q`` of each layer in place; q has two halves as one."""
+    fields, width, nx = w.shape
+    half = q.shape[1]
+    for f in range(fields):
+        for y in range(width):
+            row, factor = w[f, y], q[f, y].real if y < half else q[f, y - half].imag
+            for x in range(nx):
+                row[x] = complex(row[x].real * factor[x], row[x].imag * factor[x])
+
+
+@compiled
+def collect(F, J, factor, exact, below, above, out):
+    """``a F +- conj(a F')``, where ``F'(k, l) = F(-k, -l)``, and ``-+ S J`` between neighbours where ``exact``."""
+    members, n, columns, rows = out.shape
+    up, ny = (rows + 1) // 2, F.shape[2]
+    here, mirror = np.empty(rows, F.dtype), np.empty(rows, F.dtype)
+    for f in range(members * n):
+        m, i = divmod(f, n)
+        for c in range(columns):
+            target, a = out[m, i, c], factor[c]
+            other = F.shape[1] - c
+            other = F[f, c if c == 0 or other < columns else other]
+            here[:up], here[up:] = F[f, c, :up], F[f, c, ny - rows + up :]
+            mirror[0] = other[0]
+            for r in range(1, rows - up + 1):
+                mirror[r] = other[ny - r]
+            for r in range(rows - up + 1, rows):
+                mirror[r] = other[rows - r]
+            if exact:
+                for r in range(rows):
+                    p, q = here[r].real + mirror[r].real, here[r].imag - mirror[r].imag
+                    s, t = here[r].real - mirror[r].real, here[r].imag + mirror[r].imag
+                    target[r] = complex(a[r].real * p - a[r].imag * t, a[r].real * q + a[r].imag * s)
+            else:
+                for r in range(rows):
+                    target[r] = a[r] * here[r] - np.conj(a[r] * mirror[r])
+            if exact and i + 1 < n:
+                add_product(target, -below[i], J[m * (n - 1) + i, c], up)
+            if exact and i > 0:
+                add_product(target, above[i - 1], J[m * (n - 1) + i - 1, c], up)
+
+
+@compiled
+def add_product(out, factor, padded, up):
+    """out += factor times the kept coefficients of a padded row."""
+    for r in range(up):
+        out[r] += factor * padded[r]
+    gap = padded.size - out.size
+    for r in range(up, out.size):
+        out[r] += factor * padded[gap + r]
 
 
 @compiled
