@@ -1,0 +1,159 @@
+"""The local ensemble transform Kalman filter (Hunt, Kostelich & Szunyogh 2007, Physica D 230, 112)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciml.assim.base import Analysed, Space, restarted, trajectory
+from sciml.assim.ensemble import anomalies_and_innovation, generator_of, inflated, rotation, spread_info, symmetric
+from sciml.grid import Grid
+from sciml.observe import Window
+from sciml.step import State, Step
+
+
+class Memory(NamedTuple):
+    """Random generator and present inflation of the forecast variance."""
+
+    generator: Tensor
+    inflation: float
+
+
+@dataclass(frozen=True)
+class LETKF:
+    """Every column of the grid has weights of its own, from observations near it.
+
+    The error variance of an observation at distance r counts as divided by the taper of Gaspari & Cohn (1999, eq. 4.10)
+    of half-width ``sqrt(10/3) radius``, so that ``radius`` is the length of the equivalent Gaussian.
+
+    Parameters
+    ----------
+    space : states as fields in which weights are applied
+    radius : localisation length, in the grid's unit of length
+    inflation : factor of the anomalies after the analysis
+    rtps : relaxation to the prior spread, 0 to 1 (Whitaker & Hamill 2012)
+    adaptive : rate (1 / cycles) at which an inflation of the forecast variance follows innovation statistics (Li, Kalnay &
+        Miyoshi 2009); 0 leaves it at 1
+    every : weights are found at each ``every``-th point in x and y and interpolated (Yang et al. 2009)
+    rotate : one random rotation of all local ensembles
+    """
+
+    space: Space
+    radius: float
+    inflation: float = 1.0
+    rtps: float = 0.0
+    adaptive: float = 0.0
+    every: int = 1
+    rotate: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.radius > 0:
+            raise ValueError(f"the localisation radius must be positive, got {self.radius}")
+        if self.every < 1 or any(n % self.every for n in self.space.grid.shape if n > 1):
+            raise ValueError(f"every={self.every} must divide the numbers of points {self.space.grid.shape}")
+
+    def __call__(self, background: State, window: Window, step: Step, memory: Memory | None = None) -> Analysed:
+        generator = generator_of(memory and memory.generator, self.seed)
+        inflation = memory.inflation if memory else 1.0
+        with torch.no_grad():
+            states, end = trajectory(step, background, window.steps)
+            equivalents = window.equivalents(states)
+            z = end.z
+            if len(window):
+                Y, d = anomalies_and_innovation(window, equivalents)
+                inflation = self.followed(inflation, Y, d)
+                W = self.weights(window, math.sqrt(inflation) * Y, d)
+                if self.rotate:
+                    w = W.mean(-1, keepdim=True)
+                    W = w + (W - w) @ rotation(len(Y), generator).to(W)
+                z = self.applied(inflated(z, math.sqrt(inflation)), W)
+            z = inflated(z, self.inflation)
+        info = spread_info(window, equivalents) | {"inflation": inflation}
+        return Analysed(restarted(end, z), end, equivalents, Memory(generator.get_state(), inflation), info)
+
+    def followed(self, inflation: float, Y: Tensor, d: Tensor) -> float:
+        """Inflation that makes spread and innovations agree, approached slowly."""
+        if not self.adaptive:
+            return inflation
+        spread = float((Y**2).sum() / (len(Y) - 1))
+        wanted = (float((d**2).sum()) - len(d)) / max(spread, 1e-12)
+        return min(2.0, max(1.0, inflation + self.adaptive * (min(3.0, max(0.5, wanted)) - inflation)))
+
+    def weights(self, window: Window, Y: Tensor, d: Tensor) -> Tensor:
+        """``w + T`` of each analysed column, ``(columns, N, N)``."""
+        N = len(Y)
+        near = self.taper(window)
+        pairs = torch.triu_indices(N, N, device=Y.device)
+        products = (Y[pairs[0]] * Y[pairs[1]]).mT
+        C = Y.new_zeros(len(near), N, N)
+        C[:, pairs[0], pairs[1]] = near @ products
+        C[:, pairs[1], pairs[0]] = C[:, pairs[0], pairs[1]]
+        return symmetric(C, near @ (Y * d).mT)
+
+    def taper(self, window: Window) -> Tensor:
+        """Gaspari-Cohn factor of each observation for each analysed column, ``(columns, p)``."""
+        grid = self.space.grid
+        x, y = (
+            grid.x0 + grid.dx * np.arange(0, grid.nx, self.every),
+            grid.y0 + grid.dy * np.arange(0, grid.ny, self.every),
+        )
+        dx = periodic(window.obs["x"].values - x[:, None], grid.Lx)
+        dy = periodic(window.obs["y"].values - y[:, None], grid.Ly)
+        r = np.sqrt(dx[None, :, :] ** 2 + dy[:, None, :] ** 2).reshape(len(x) * len(y), -1)
+        return grid.real(gaspari_cohn(r / (self.radius * math.sqrt(10 / 3))))
+
+    def applied(self, z: Tensor, W: Tensor) -> Tensor:
+        """The analysed ensemble."""
+        grid, N = self.space.grid, len(z)
+        fields = self.space.read(z)
+        coarse = [max(1, n // self.every) for n in grid.shape]
+        W = refined(W.mT.reshape(*coarse, N, N).permute(2, 3, 0, 1), grid)
+        mean = fields.mean(0)
+        A = fields - mean
+        new = mean + torch.einsum("jiyx,ilyx->jlyx", W, A)
+        if self.rtps:
+            before, after = A.std(0), new.std(0).clamp(min=1e-300)
+            centre = new.mean(0)
+            new = centre + (new - centre) * (1 + self.rtps * (before - after) / after)
+        return self.space.write(new)
+
+
+def periodic(d: np.ndarray, length: float) -> np.ndarray:
+    """Shortest distance around a periodic box."""
+    return d - length * np.round(d / length)
+
+
+def gaspari_cohn(r: np.ndarray) -> np.ndarray:
+    """The compactly supported correlation function of Gaspari & Cohn (1999), eq. 4.10; zero from r = 2 on."""
+    r = np.abs(r)
+    out = np.zeros_like(r)
+    near, far = r <= 1, (r > 1) & (r < 2)
+    a = r[near]
+    out[near] = 1 - a**2 * (5 / 3 - a * (5 / 8 + a * (1 / 2 - a / 4)))
+    b = r[far]
+    out[far] = 4 - 5 * b + b**2 * (5 / 3 + b * (5 / 8 + b * (-1 / 2 + b / 12))) - 2 / (3 * b)
+    return np.maximum(out, 0.0)
+
+
+def refined(W: Tensor, grid: Grid) -> Tensor:
+    """Periodic linear interpolation of ``(..., cy, cx)`` to the grid."""
+    for axis, n in ((-2, grid.ny), (-1, grid.nx)):
+        if W.shape[axis] != n:
+            W = torch.movedim(torch.movedim(W, axis, -1) @ hat(W.shape[axis], n).to(W), -1, axis)
+    return W
+
+
+def hat(coarse: int, fine: int) -> Tensor:
+    """Matrix ``(coarse, fine)`` of periodic linear interpolation."""
+    s = np.arange(fine) * coarse / fine
+    first = np.floor(s).astype(int)
+    out = np.zeros((coarse, fine))
+    out[first % coarse, np.arange(fine)] += 1 - (s - first)
+    out[(first + 1) % coarse, np.arange(fine)] += s - first
+    return torch.from_numpy(out)

@@ -1,0 +1,87 @@
+r"""Analyses with a static background covariance: free run, optimal interpolation, 3D-Var.
+
+Observations are compared with the background at their own times; the increment is valid in the middle of the window
+(first guess at appropriate time), from where the model carries it to the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sciml.assim.base import Analysed, Covariance, restarted, trajectory
+from sciml.assim.minimise import gauss_newton
+from sciml.observe import Window
+from sciml.step import State, Step
+
+
+def free_run(background: State, window: Window, step: Step, memory=None) -> Analysed:
+    """No analysis: the forecast of the initial state (persistence of errors; an upper bound)."""
+    states, end = trajectory(step, background, window.steps)
+    return Analysed(end, end, window.equivalents(states))
+
+
+@dataclass(frozen=True)
+class OptimalInterpolation:
+    r"""Optimal interpolation, :math:`x_a = x_b + B H^T (H B H^T + R)^{-1} (y - H(x_b))` (Gandin 1963; Daley 1991, 4.2).
+
+    H is linearised about the background. The gain is not formed: conjugate gradients solve
+    ``(I + U^T H^T R^{-1} H U) v = U^T H^T R^{-1} (y - H(x_b))`` with ``B = U U^T`` to ``tolerance``.
+    """
+
+    covariance: Covariance
+    middle: float = 0.5
+    """part of the window after which the increment is added"""
+    tolerance: float = 1e-4
+
+    def __call__(self, background: State, window: Window, step: Step, memory=None) -> Analysed:
+        once = ThreeDVar(self.covariance, 1, 200, self.middle, self.tolerance, halve=False)
+        return once(background, window, step)
+
+
+@dataclass(frozen=True)
+class ThreeDVar:
+    """3D-Var (FGAT): the same cost as :class:`OptimalInterpolation`, minimised iteratively with H relinearised."""
+
+    covariance: Covariance
+    outer: int = 3
+    inner: int = 40
+    middle: float = 0.5
+    tolerance: float = 1e-3
+    halve: bool = True
+    """take shorter steps where the full one makes the cost larger"""
+
+    def __call__(self, background: State, window: Window, step: Step, memory=None) -> Analysed:
+        with torch.no_grad():
+            states, end = trajectory(step, background, window.steps)
+        g = in_error_units(window, states, self.covariance)
+        v = torch.zeros(self.covariance.shape, dtype=window.value.dtype, device=window.value.device)
+        v, costs = gauss_newton(g, window.value / window.sigma, v, self.outer, self.inner, self.tolerance, self.halve)
+        with torch.no_grad():
+            equivalents = window.equivalents(states)
+            done = carried(step, background, window, states, end, self.covariance(v), self.middle, equivalents)
+        return done._replace(info={"cost_before": costs[0], "cost_after": costs[-1]})
+
+
+def in_error_units(window: Window, states: Tensor, covariance: Covariance):
+    """v to the equivalents of the trajectory shifted by the increment, over sigma."""
+    return lambda v: window.equivalents(states + covariance(v)) / window.sigma
+
+
+def carried(
+    step: Step,
+    start: State,
+    window: Window,
+    states: Tensor,
+    end: State,
+    increment: Tensor,
+    middle: float,
+    equivalents: Tensor,
+) -> Analysed:
+    """Add the increment in the middle of the window and step to its end."""
+    done = round(middle * window.steps)
+    state = restarted(start, states[done] + increment)._replace(time=window.start + done * window.dt)
+    _, state = trajectory(step, state, window.steps - done)
+    return Analysed(state, end, equivalents)

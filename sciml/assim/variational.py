@@ -1,0 +1,109 @@
+r"""4D-Var: the trajectory that fits background and observations best, in the sense of
+
+.. math:: J(x_0) = \tfrac12 |x_0 - x_b|^2_{B^{-1}} + \tfrac12 \sum_i |y_i - H_i(M_i(x_0))|^2_{R^{-1}}
+
+(Le Dimet & Talagrand 1986; incremental: Courtier et al. 1994), with adjoint and tangent by automatic differentiation and
+the control variable ``x_0 = x_b + B^{1/2} v``. Weak constraint (Tremolet 2006): increments ``Q^{1/2} w`` inside the window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciml.assim.base import Analysed, Covariance, restarted, trajectory
+from sciml.assim.minimise import Map, gauss_newton
+from sciml.observe import Window
+from sciml.step import State, Step
+
+
+class Past(NamedTuple):
+    """What 4D-Var keeps: earlier windows, the analysis at the start of each when it was made, and the best trajectory's
+    state at the start of each."""
+
+    windows: tuple[Window, ...]
+    priors: tuple[State, ...]
+    guesses: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class FourDVar:
+    """4D-Var over the last ``lag`` windows.
+
+    With ``lag > 1`` the background is the analysis that was made ``lag`` windows ago, from observations before that time
+    only, so that no observation counts twice; the search starts from the trajectory found in the cycle before.
+
+    Parameters
+    ----------
+    covariance : B of the background at the start of the assimilated interval
+    model_error : size of increments at the start of each later window relative to ``covariance`` (0: strong constraint)
+    """
+
+    covariance: Covariance
+    lag: int = 1
+    outer: int = 2
+    inner: int = 12
+    model_error: float = 0.0
+
+    def __call__(self, background: State, window: Window, step: Step, memory: Past | None = None) -> Analysed:
+        past = memory or Past((), (), ())
+        with torch.no_grad():
+            states, end = trajectory(step, background, window.steps)
+            equivalents = window.equivalents(states)
+        windows, priors = (*past.windows, window), (*past.priors, background)
+        guesses = (*past.guesses, background.z)
+        prior = priors[0]
+        d = torch.cat([w.value / w.sigma for w in windows])
+        g = self.model(step, prior, windows)
+        n = 1 + (len(windows) - 1) * (self.model_error > 0)
+        v = torch.zeros(n, *self.covariance.shape, dtype=d.dtype, device=d.device)
+        v[0] = whitened(self.covariance, guesses[0] - prior.z)
+        v, costs = gauss_newton(g, d, v, self.outer, self.inner)
+        with torch.no_grad():
+            starts = self.starts(step, prior, windows, v)
+        keep = slice(1, None) if len(windows) >= self.lag else slice(0, None)
+        later = Past(windows[keep], priors[keep], tuple(starts[:-1])[keep])
+        state = restarted(end, starts[-1])
+        return Analysed(state, end, equivalents, later, {"cost_before": costs[0], "cost_after": costs[-1]})
+
+    def model(self, step: Step, prior: State, windows: tuple[Window, ...]) -> Map:
+        """v to the equivalents of all windows, over sigma."""
+
+        def g(v: Tensor) -> Tensor:
+            state, found = restarted(prior, prior.z + self.covariance(v[0])), []
+            for i, window in enumerate(windows):
+                state = self.disturbed(state, v, i)
+                states, state = trajectory(step, state, window.steps)
+                found.append(window.equivalents(states) / window.sigma)
+            return torch.cat(found)
+
+        return g
+
+    def disturbed(self, state: State, v: Tensor, i: int) -> State:
+        """With the model error of window ``i``."""
+        if i == 0 or not self.model_error:
+            return state
+        return restarted(state, state.z + self.model_error * self.covariance(v[i]))
+
+    def starts(self, step: Step, prior: State, windows: tuple[Window, ...], v: Tensor) -> list[Tensor]:
+        """The best trajectory at the start of each window, and at the end."""
+        state, found = restarted(prior, prior.z + self.covariance(v[0])), []
+        for i, window in enumerate(windows):
+            state = self.disturbed(state, v, i)
+            found.append(state.z)
+            _, state = trajectory(step, state, window.steps)
+        return [*found, state.z]
+
+
+def whitened(covariance: Covariance, dz: Tensor) -> Tensor:
+    """v with ``B^{1/2} v = dz``, where B allows it."""
+    if not bool(dz.abs().amax() > 0):
+        return torch.zeros(covariance.shape, dtype=covariance.root.dtype, device=dz.device)
+    root = covariance.root.permute(2, 3, 0, 1).double()
+    coefficients = torch.linalg.pinv(root, rtol=1e-8).to(torch.complex128) @ dz.permute(1, 2, 0)[..., None].to(
+        torch.complex128
+    )
+    return covariance.grid.ifft(coefficients[..., 0].permute(2, 0, 1).to(dz.dtype))

@@ -1,0 +1,227 @@
+"""Observations as one xarray Dataset along ``obs``: values with their error, time, place, channel, platform and quality.
+
+Model worlds have ``x, y`` (m) and time in seconds since the start of the run; real data have ``lon, lat`` (degrees) and
+dates. ``qc`` is 0 where an observation may be used and the code of the reason where it may not (:data:`FLAGS`);
+nothing is dropped silently: :func:`check` flags, :func:`counts` counts, :func:`good` selects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "time_order", "land", "edited", "gross_error",
+         "thinned")  # fmt: skip
+"""Meanings of ``qc``: 0 is the first, and so on."""
+QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
+EVERY = ("value", "sigma", "channel", "platform", "qc")
+
+
+def observations(
+    value, sigma, time, x=None, y=None, *, lon=None, lat=None, channel=0, platform=0, qc=0,
+    channels: Sequence[str] = ("value",), platforms: Sequence[str] = ("unknown",), units: Sequence[str] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:  # fmt: skip
+    """The container; scalars are spread over all observations.
+
+    ``channel`` and ``platform`` are numbers into ``channels`` and ``platforms``; ``units`` are those of each channel.
+    Exactly one of the pairs ``x, y`` [m] and ``lon, lat`` [degrees] is needed. Raises ``ValueError`` where lengths or
+    numbers of channels do not fit.
+    """
+    if (x is None) == (lon is None) or (x is None) != (y is None) or (lon is None) != (lat is None):
+        raise ValueError("observations need either x and y, or lon and lat")
+    value = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    n = value.shape[0]
+    places = {"x": x, "y": y} if lon is None else {"lon": lon, "lat": lat}
+    given = {"sigma": sigma, "time": time, "channel": channel, "platform": platform, "qc": qc} | places
+    wrong = {
+        name: np.shape(a) for name, a in given.items() if np.ndim(a) > 1 or (np.ndim(a) == 1 and np.shape(a)[0] != n)
+    }
+    if value.ndim != 1 or wrong:
+        raise ValueError(f"observations are one-dimensional and of one length: value has {value.shape}, {wrong}")
+    full = {name: np.broadcast_to(np.asarray(a), (n,)).copy() for name, a in given.items()}
+    for name, names in (("channel", channels), ("platform", platforms)):
+        if n and not (full[name].min() >= 0 and full[name].max() < len(names)):
+            raise ValueError(f"{name} numbers must be 0 to {len(names) - 1}: {', '.join(names)}")
+    is_date = np.issubdtype(full["time"].dtype, np.datetime64)
+    time_attrs = {"standard_name": "time", "axis": "T"}
+    if not is_date:
+        time_attrs |= {"units": "s", "long_name": "time since the start of the run"}
+    coords = {"time": ("obs", full["time"] if is_date else full["time"].astype(np.float64), time_attrs)}
+    coords |= {name: ("obs", full[name].astype(np.float64), PLACES[name]) for name in places}
+    data = {
+        "value": ("obs", value, {"long_name": "observed value", "ancillary_variables": "sigma qc"}),
+        "sigma": ("obs", full["sigma"].astype(np.float64), {"long_name": "standard deviation of the observation error"}),
+        "channel": ("obs", full["channel"].astype(np.int8), codes(channels) | {"channel_units": list(units or ["1"] * len(channels))}),
+        "platform": ("obs", full["platform"].astype(np.int8), codes(platforms)),
+        "qc": ("obs", full["qc"].astype(np.int8), codes(FLAGS) | {"standard_name": "quality_flag"}),
+    }  # fmt: skip
+    return xr.Dataset(data, coords, {"Conventions": "CF-1.11", "featureType": "point", **(attrs or {})})
+
+
+PLACES = {
+    "x": {"units": "m", "axis": "X", "standard_name": "projection_x_coordinate"},
+    "y": {"units": "m", "axis": "Y", "standard_name": "projection_y_coordinate"},
+    "lon": {"units": "degrees_east", "standard_name": "longitude"},
+    "lat": {"units": "degrees_north", "standard_name": "latitude"},
+}
+
+
+def codes(names: Sequence[str]) -> dict[str, Any]:
+    """CF attributes of numbers that stand for names."""
+    return {
+        "flag_values": np.arange(len(names), dtype=np.int8),
+        "flag_meanings": " ".join(n.replace(" ", "_") for n in names),
+    }
+
+
+def names(obs: xr.Dataset, variable: str) -> list[str]:
+    """What the numbers of ``channel``, ``platform`` or ``qc`` mean."""
+    return str(obs[variable].attrs["flag_meanings"]).split()
+
+
+def number(obs: xr.Dataset, variable: str, name: str) -> int:
+    """The number of a channel or platform; a name that is not there is an error that lists those that are."""
+    if name not in (known := names(obs, variable)):
+        raise ValueError(f"there is no {variable} {name!r}; there are {', '.join(known)}")
+    return known.index(name)
+
+
+def concatenate(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """All observations of several containers, sorted by time; channels and platforms are joined by name."""
+    if not parts:
+        raise ValueError("there are no observations to join")
+    joined = []
+    known: dict[str, list[str]] = {"channel": [], "platform": []}
+    units: dict[str, str] = {}
+    for part in parts:
+        units |= dict(zip(names(part, "channel"), np.atleast_1d(part["channel"].attrs["channel_units"]), strict=True))
+        for variable, found in known.items():
+            found += [n for n in names(part, variable) if n not in found]
+    for part in parts:
+        new = part.copy()
+        for variable, found in known.items():
+            table = np.array([found.index(n) for n in names(part, variable)], dtype=np.int8)
+            new[variable] = ("obs", table[part[variable].values], codes(found))
+        joined.append(new)
+    out = xr.concat(joined, "obs", combine_attrs="override")
+    out["channel"].attrs["channel_units"] = [units[n] for n in known["channel"]]
+    order = np.argsort(out["time"].values, kind="stable")
+    return out.isel(obs=order)
+
+
+# -- quality ---------------------------------------------------------------------------------------------------------
+def check(obs: xr.Dataset, start=None, end=None, box: tuple[float, float, float, float] | None = None) -> xr.Dataset:
+    """Flag what cannot be used: missing values or places, sigmas that are not positive, times outside ``(start, end]``,
+    times that run backwards within a platform, and places outside ``box = (west, east, south, north)``.
+
+    Flags that are set already stay. Longitudes are compared modulo 360.
+    """
+    missing = {*EVERY, "time"} - set(obs.variables)
+    if missing:
+        raise ValueError(f"this is no observation data set: it lacks {sorted(missing)}")
+    first, second = ("lon", "lat") if "lon" in obs.variables else ("x", "y")
+    qc = obs["qc"].values.copy()
+    time = obs["time"].values
+    here = [obs[name].values for name in (first, second)]
+    timeless = np.isnat(time) if np.issubdtype(time.dtype, np.datetime64) else ~np.isfinite(time)
+
+    def flag(where: np.ndarray, reason: str) -> None:
+        qc[(qc == 0) & where] = QC[reason]
+
+    flag(~np.isfinite(obs["value"].values) | timeless | ~np.isfinite(here[0]) | ~np.isfinite(here[1]), "missing")
+    with np.errstate(invalid="ignore"):
+        flag(~((obs["sigma"].values > 0) & np.isfinite(obs["sigma"].values)), "bad_sigma")
+    for code in np.unique(obs["platform"].values):
+        own = np.flatnonzero((obs["platform"].values == code) & ~timeless)
+        latest = np.maximum.accumulate(time[own]) if own.size else own
+        back = np.zeros(qc.shape, bool)
+        back[own[time[own] < latest]] = True
+        flag(back, "time_order")
+    if start is not None:
+        flag(~timeless & ~(time > start), "outside_window")
+    if end is not None:
+        flag(~timeless & ~(time <= end), "outside_window")
+    if box is not None:
+        west, east, south, north = box
+        across = (here[0] - west) % 360.0 > east - west if first == "lon" else (here[0] < west) | (here[0] > east)
+        flag(across | (here[1] < south) | (here[1] > north), "outside_domain")
+    return obs.assign(qc=("obs", qc, obs["qc"].attrs))
+
+
+def counts(obs: xr.Dataset) -> dict[str, int]:
+    """How many observations carry each flag."""
+    found = np.bincount(obs["qc"].values.astype(int), minlength=len(FLAGS))
+    return {name: int(n) for name, n in zip(FLAGS, found, strict=True) if n}
+
+
+def good(obs: xr.Dataset) -> xr.Dataset:
+    """The observations that may be used."""
+    return obs.isel(obs=np.flatnonzero(obs["qc"].values == 0))
+
+
+def without(obs: xr.Dataset, platform: str) -> xr.Dataset:
+    """All observations but those of one platform."""
+    return obs.isel(obs=np.flatnonzero(obs["platform"].values != number(obs, "platform", platform)))
+
+
+# -- fewer observations ----------------------------------------------------------------------------------------------
+def thin(obs: xr.Dataset, every: int) -> xr.Dataset:
+    """Keep each ``every``-th good observation of each platform and channel; the others are flagged ``thinned``."""
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
+    qc = obs["qc"].values.copy()
+    key = obs["platform"].values.astype(int) * 1000 + obs["channel"].values
+    for one in np.unique(key):
+        own = np.flatnonzero((key == one) & (qc == 0))
+        qc[np.delete(own, np.s_[::every])] = QC["thinned"]
+    return obs.assign(qc=("obs", qc, obs["qc"].attrs))
+
+
+def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0) -> xr.Dataset:
+    """Means of the good observations of a platform and channel in cells of ``dx`` (in units of the places) and ``dt``
+    (seconds), weighted by ``1 / sigma^2``, at their mean place and time.
+
+    ``correlated`` is the part of the error variance that all observations of a cell share:
+    ``sigma^2 = correlated sigma_0^2 + (1 - correlated) / sum(1 / sigma_i^2)``, with ``sigma_0^2`` their harmonic mean.
+    """
+    if not (dx > 0 and dt > 0 and 0 <= correlated <= 1):
+        raise ValueError("superobbing needs dx > 0, dt > 0 and correlated between 0 and 1")
+    used = good(obs)
+    if used.sizes["obs"] == 0:
+        return used
+    first, second = ("lon", "lat") if "lon" in obs.variables else ("x", "y")
+    seconds = used["time"].values
+    is_date = np.issubdtype(seconds.dtype, np.datetime64)
+    origin = seconds.min()
+    seconds = (seconds - origin) / np.timedelta64(1, "s") if is_date else seconds - origin
+    keys = [used["platform"].values, used["channel"].values, np.floor(seconds / dt),
+            np.floor(used[first].values / dx), np.floor(used[second].values / dx)]  # fmt: skip
+    _, start, cell = np.unique(np.stack(keys), axis=1, return_index=True, return_inverse=True)
+    cell = cell.ravel()
+    weight = used["sigma"].values ** -2.0
+    total, n = np.bincount(cell, weight), np.bincount(cell)
+
+    def mean(a: np.ndarray) -> np.ndarray:
+        return np.bincount(cell, weight * a) / total
+
+    out = used.isel(obs=start)
+    when = mean(seconds)
+    when = origin + (when * 1e9).astype("timedelta64[ns]") if is_date else origin + when
+    out = out.assign_coords(time=("obs", when, used["time"].attrs))
+    out = out.assign_coords({c: ("obs", mean(used[c].values), used[c].attrs) for c in (first, second)})
+    variance = correlated * n / total + (1 - correlated) / total
+    new = {"value": mean(used["value"].values), "sigma": np.sqrt(variance)}
+    out = out.assign({c: ("obs", v, used[c].attrs) for c, v in new.items()})
+    out = out.assign(count=("obs", n.astype(np.int32), {"long_name": "observations in the mean"}))
+    return out.isel(obs=np.argsort(out["time"].values, kind="stable"))
+
+
+# -- departures ------------------------------------------------------------------------------------------------------
+def with_departures(obs: xr.Dataset, background: np.ndarray, analysis: np.ndarray) -> xr.Dataset:
+    """Add ``omb`` (value minus background equivalent) and ``oma`` (minus analysis equivalent)."""
+    both = {"omb": ("observation minus background", background), "oma": ("observation minus analysis", analysis)}
+    return obs.assign({n: ("obs", obs["value"].values - np.asarray(h), {"long_name": t}) for n, (t, h) in both.items()})

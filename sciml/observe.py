@@ -1,0 +1,238 @@
+r"""What is measured and how a model sees it: quantities, channels, and the observation operator.
+
+A *quantity* is a differentiable function of fields ``(..., lev, y, x) -> (..., y, x)``; quantities are made by the
+functions below and compose (``footprint(radiance(...), ...)``). A :class:`Channel` names a quantity. The
+:class:`Operator` samples channels at the time and place of every observation: cubic Lagrange interpolation in x and y,
+linear in time between the model's steps. Where and when instruments measure is in ``instruments.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from sciml.grid import Grid
+from sciml.observations import good, names
+
+Quantity = Callable[[Tensor], Tensor]
+GRAVITY = 9.81
+"""m s-2"""
+
+
+# -- quantities ------------------------------------------------------------------------------------------------------
+def level(lev: int = 1) -> Quantity:
+    """The field itself in layer ``lev`` (1 = top)."""
+    return lambda f: f[..., lev - 1, :, :]
+
+
+def ssh(f0: float, g: float = GRAVITY) -> Quantity:
+    """Sea-surface height anomaly [m] of streamfunctions [m2 s-1], ``eta = f0 psi_1 / g`` (geostrophy)."""
+    return lambda psi: (f0 / g) * psi[..., 0, :, :]
+
+
+def velocity(grid: Grid, component: str, lev: int = 1) -> Quantity:
+    """``u = -d psi/dy`` or ``v = d psi/dx`` [m s-1] of layer ``lev``."""
+    if component not in ("u", "v"):
+        raise ValueError(f"component must be 'u' or 'v', got {component!r}")
+    full = every_mode(grid)
+    factor = full.complex(-full.il if component == "u" else full.ik)
+    return lambda psi: full.ifft(factor * full.fft(psi[..., lev - 1, :, :]))
+
+
+def speed(grid: Grid, lev: int = 1) -> Quantity:
+    """Modulus of the velocity [m s-1]; its gradient is zero where the speed is."""
+    u, v = velocity(grid, "u", lev), velocity(grid, "v", lev)
+
+    def modulus(psi: Tensor) -> Tensor:
+        square = u(psi) ** 2 + v(psi) ** 2
+        moving = square > 0
+        return torch.where(moving, torch.where(moving, square, 1.0).sqrt(), 0.0)
+
+    return modulus
+
+
+def radiance(weights: Sequence[float], scale: float, offset: float = 280.0, amplitude: float = 10.0) -> Quantity:
+    r"""Brightness temperature [K] of a saturating channel that sees all layers,
+
+    .. math:: T = T_0 + A \tanh\Big( \sum_i w_i \psi_i / s \Big),
+
+    with ``T_0 = offset``, ``A = amplitude`` [K], ``s = scale`` [m2 s-1]: a stand-in for weighting functions.
+    """
+    w = tuple(float(a) for a in weights)
+
+    def temperature(psi: Tensor) -> Tensor:
+        if psi.shape[-3] != len(w):
+            raise ValueError(f"the channel has weights for {len(w)} layers, the fields have {psi.shape[-3]}")
+        mix = torch.stack([a * psi[..., i, :, :] for i, a in enumerate(w)]).sum(0)
+        return offset + amplitude * torch.tanh(mix / scale)
+
+    return temperature
+
+
+def footprint(quantity: Quantity, grid: Grid, radius: float) -> Quantity:
+    """Average of a quantity with a Gaussian antenna pattern of standard deviation ``radius`` [m]."""
+    if not radius >= 0:
+        raise ValueError(f"the radius of a footprint must not be negative, got {radius}")
+    full = every_mode(grid)
+    pattern = full.real((-0.5 * radius**2 * full.K2).exp())
+    return lambda fields: full.ifft(pattern * full.fft(quantity(fields)))
+
+
+def every_mode(grid: Grid) -> Grid:
+    """The grid with all its modes: nonlinear quantities have more than the model's."""
+    return replace(grid, dealias=1.0)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A measured quantity and the standard deviation of its uncorrelated error, in ``units``."""
+
+    name: str
+    quantity: Quantity
+    sigma: float
+    units: str = "m"
+
+    def __post_init__(self):
+        if not (self.sigma > 0 and math.isfinite(self.sigma)):
+            raise ValueError(f"the error of channel {self.name!r} must be positive, got {self.sigma}")
+
+
+# -- the operator ----------------------------------------------------------------------------------------------------
+class Samples(NamedTuple):
+    """Where one channel is sampled in a trajectory: numbers of the states it needs, numbers of the observations, points
+    in those states and weights ``(rows, points)``."""
+
+    channel: Channel
+    states: Tensor
+    rows: Tensor
+    index: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Operator:
+    """H: from states of a model to observations.
+
+    ``fields`` turns states ``(..., n, *modes)`` into the fields ``(..., lev, y, x)`` on ``grid`` that channels measure
+    (``lambda z: eq.grid.ifft(eq.psi(z))`` for quasi-geostrophic models). Operators of one grid add up.
+    """
+
+    grid: Grid
+    fields: Callable[[Tensor], Tensor]
+    channels: tuple[Channel, ...]
+
+    def __post_init__(self):
+        found = [c.name for c in self.channels]
+        if len(set(found)) < len(found):
+            raise ValueError(f"two channels have the same name: {', '.join(found)}")
+
+    def __add__(self, other: Operator) -> Operator:
+        return replace(self, channels=self.channels + other.channels)
+
+    def samples(self, obs: xr.Dataset, start: float, dt: float, steps: int) -> list[Samples]:
+        """Prepare for the observations of a window whose states are ``steps + 1``, the first at ``start``, each ``dt``.
+
+        Raises ``ValueError`` for channels that the operator does not know and for times outside the window.
+        """
+        mine = {c.name: c for c in self.channels}
+        if unknown := {names(obs, "channel")[int(c)] for c in np.unique(obs["channel"])} - mine.keys():
+            raise ValueError(f"the operator has no channel {', '.join(sorted(unknown))}; it has {', '.join(mine)}")
+        time = (obs["time"].values - start) / dt
+        if time.size and not (time.min() >= -1e-9 and time.max() <= steps + 1e-9):
+            raise ValueError("an observation lies outside the window; flag it with observations.check")
+        out = []
+        for code, name in enumerate(names(obs, "channel")):
+            rows = np.flatnonzero(obs["channel"].values == code)
+            if rows.size:
+                index, weight = stencil(self.grid, obs["x"].values[rows], obs["y"].values[rows], time[rows], steps)
+                size = self.grid.nx * self.grid.ny
+                needed, place = np.unique(index // size, return_inverse=True)
+                index = place.reshape(index.shape) * size + index % size
+                needed, rows, index = (torch.as_tensor(a, device=self.grid.device) for a in (needed, rows, index))
+                out.append(Samples(mine[name], needed, rows, index, self.grid.real(weight)))
+        return out
+
+    def __call__(self, states: Tensor, samples: Sequence[Samples], count: int) -> Tensor:
+        """Equivalents ``(*batch, count)`` of the observations in a trajectory ``(steps + 1, *batch, n, *modes)``."""
+        batch = states.shape[1:-3]
+        out = torch.zeros(*batch, count, dtype=self.grid.dtype, device=states.device)
+        for channel, needed, rows, index, weight in samples:
+            values = channel.quantity(self.fields(states[needed])).movedim(0, -3).flatten(-3)
+            out = out.index_copy(-1, rows, (values[..., index] * weight).sum(-1))
+        return out
+
+
+def stencil(grid: Grid, x, y, time, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points ``(rows, 32)`` in a flattened trajectory ``(steps + 1, y, x)`` and their weights; the box is periodic."""
+    (ix, wx), (iy, wy) = (lagrange(x, grid.x0, grid.dx, grid.nx), lagrange(y, grid.y0, grid.dy, grid.ny))
+    first = np.clip(np.floor(time).astype(int), 0, max(steps - 1, 0))
+    part = np.clip(time - first, 0.0, 1.0)
+    it = np.stack([first, np.minimum(first + 1, steps)], -1)
+    wt = np.stack([1 - part, part], -1)
+    index = (it[:, :, None, None] * grid.ny + iy[:, None, :, None]) * grid.nx + ix[:, None, None, :]
+    weight = wt[:, :, None, None] * wy[:, None, :, None] * wx[:, None, None, :]
+    return index.reshape(len(index), -1), weight.reshape(len(weight), -1)
+
+
+def lagrange(x, x0: float, dx: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The four periodic neighbours of each place and the weights of cubic interpolation between them."""
+    s = (np.asarray(x, dtype=np.float64) - x0) / dx
+    first = np.floor(s).astype(int)
+    p = s - first
+    weights = [
+        -p * (p - 1) * (p - 2) / 6,
+        (p + 1) * (p - 1) * (p - 2) / 2,
+        -(p + 1) * p * (p - 2) / 2,
+        (p + 1) * p * (p - 1) / 6,
+    ]
+    return (first[:, None] + np.arange(-1, 3)) % n, np.stack(weights, -1)
+
+
+# -- windows ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Window:
+    """The observations of one assimilation window and how a model sees them."""
+
+    obs: xr.Dataset
+    """good observations only, with times after ``start`` up to ``start + steps dt``"""
+    operator: Operator
+    start: float
+    dt: float
+    steps: int
+
+    def __post_init__(self):
+        real = self.operator.grid.real
+        set_once = object.__setattr__
+        set_once(self, "samples", self.operator.samples(self.obs, self.start, self.dt, self.steps))
+        set_once(self, "value", real(self.obs["value"].values))
+        set_once(self, "sigma", real(self.obs["sigma"].values))
+
+    samples: list[Samples] = None  # type: ignore[assignment]
+    value: Tensor = None  # type: ignore[assignment]
+    sigma: Tensor = None  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return self.value.shape[0]
+
+    def equivalents(self, states: Tensor) -> Tensor:
+        """H of a trajectory ``(steps + 1, *batch, n, *modes)``, ``(*batch, observations)``."""
+        return self.operator(states, self.samples, len(self))
+
+
+def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps: int, n: int) -> list[Window]:
+    """``n`` windows of ``steps`` model steps, one after the other; only good observations are used."""
+    used = good(obs)
+    time = used["time"].values
+    edges = start + dt * steps * np.arange(n + 1)
+    cuts = np.searchsorted(time, edges, side="right")
+    if np.any(np.diff(time) < 0):
+        raise ValueError("observations must be sorted by time; use observations.concatenate or sortby('time')")
+    return [Window(used.isel(obs=slice(a, b)), operator, float(t), dt, steps)
+            for a, b, t in zip(cuts[:-1], cuts[1:], edges[:-1], strict=True)]  # fmt: skip
