@@ -87,7 +87,7 @@ def scan(grid: Grid, every: float, spacing: float, phase: float = 0.0) -> Geomet
         o + length * (np.arange(m) + 0.5) / m for o, length, m in ((grid.x0, grid.Lx, n[0]), (grid.y0, grid.Ly, n[1]))
     )
     X, Y = np.meshgrid(x, y)
-    return points(X.ravel(), Y.ravel(), every, phase)
+    return points(X.ravel().tolist(), Y.ravel().tolist(), every, phase)
 
 
 def epochs(start: float, end: float, every: float, phase: float) -> np.ndarray:

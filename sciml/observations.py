@@ -1,4 +1,4 @@
-"""Observations as one xarray Dataset along ``obs``: values with their error, time, place, channel, platform and quality.
+"""Observations as one xarray Dataset along ``obs``: values with error, time, place, channel, platform and quality.
 
 Model worlds have ``x, y`` (m) and time in seconds since the start of the run; real data have ``lon, lat`` (degrees) and
 dates. ``qc`` is 0 where an observation may be used and the code of the reason where it may not (:data:`FLAGS`);
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "time_order", "land", "edited", "gross_error",
-         "thinned")  # fmt: skip
+FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "time_order", "land", "edited",
+         "gross_error", "thinned")  # fmt: skip
 """Meanings of ``qc``: 0 is the first, and so on."""
 QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
 EVERY = ("value", "sigma", "channel", "platform", "qc")
@@ -36,7 +36,7 @@ def observations(
     value = np.atleast_1d(np.asarray(value, dtype=np.float64))
     n = value.shape[0]
     places = {"x": x, "y": y} if lon is None else {"lon": lon, "lat": lat}
-    given = {"sigma": sigma, "time": time, "channel": channel, "platform": platform, "qc": qc} | places
+    given: dict[str, Any] = {"sigma": sigma, "time": time, "channel": channel, "platform": platform, "qc": qc} | places
     wrong = {
         name: np.shape(a) for name, a in given.items() if np.ndim(a) > 1 or (np.ndim(a) == 1 and np.shape(a)[0] != n)
     }
@@ -52,13 +52,18 @@ def observations(
         time_attrs |= {"units": "s", "long_name": "time since the start of the run"}
     coords = {"time": ("obs", full["time"] if is_date else full["time"].astype(np.float64), time_attrs)}
     coords |= {name: ("obs", full[name].astype(np.float64), PLACES[name]) for name in places}
-    data = {
-        "value": ("obs", value, {"long_name": "observed value", "ancillary_variables": "sigma qc"}),
-        "sigma": ("obs", full["sigma"].astype(np.float64), {"long_name": "standard deviation of the observation error"}),
-        "channel": ("obs", full["channel"].astype(np.int8), codes(channels) | {"channel_units": list(units or ["1"] * len(channels))}),
-        "platform": ("obs", full["platform"].astype(np.int8), codes(platforms)),
-        "qc": ("obs", full["qc"].astype(np.int8), codes(FLAGS) | {"standard_name": "quality_flag"}),
-    }  # fmt: skip
+    own = list(units or ["1"] * len(channels))
+    measured = {"units": own[0] if len(set(own)) == 1 else "1", "comment": "in channel_units of the channel"}
+    about = {
+        "value": measured | {"long_name": "observed value", "ancillary_variables": "sigma qc"},
+        "sigma": measured | {"long_name": "standard deviation of the observation error"},
+        "channel": codes(channels) | {"channel_units": own},
+        "platform": codes(platforms),
+        "qc": codes(FLAGS) | {"standard_name": "quality_flag"},
+    }
+    full["value"] = value
+    kind = {name: np.float64 if name in ("value", "sigma") else np.int8 for name in about}
+    data = {name: ("obs", full[name].astype(kind[name]), attributes) for name, attributes in about.items()}
     return xr.Dataset(data, coords, {"Conventions": "CF-1.11", "featureType": "point", **(attrs or {})})
 
 
@@ -73,6 +78,7 @@ PLACES = {
 def codes(names: Sequence[str]) -> dict[str, Any]:
     """CF attributes of numbers that stand for names."""
     return {
+        "units": "1",
         "flag_values": np.arange(len(names), dtype=np.int8),
         "flag_meanings": " ".join(n.replace(" ", "_") for n in names),
     }
@@ -107,9 +113,11 @@ def concatenate(parts: Sequence[xr.Dataset]) -> xr.Dataset:
             table = np.array([found.index(n) for n in names(part, variable)], dtype=np.int8)
             new[variable] = ("obs", table[part[variable].values], codes(found))
         joined.append(new)
-    out = xr.concat(joined, "obs", combine_attrs="override")
+    out: Any = xr.concat(
+        joined, "obs", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override"
+    )
     out["channel"].attrs["channel_units"] = [units[n] for n in known["channel"]]
-    order = np.argsort(out["time"].values, kind="stable")
+    order = np.argsort(np.asarray(out["time"]), kind="stable")
     return out.isel(obs=order)
 
 
@@ -216,7 +224,7 @@ def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0) -> x
     variance = correlated * n / total + (1 - correlated) / total
     new = {"value": mean(used["value"].values), "sigma": np.sqrt(variance)}
     out = out.assign({c: ("obs", v, used[c].attrs) for c, v in new.items()})
-    out = out.assign(count=("obs", n.astype(np.int32), {"long_name": "observations in the mean"}))
+    out = out.assign(count=("obs", n.astype(np.int32), {"units": "1", "long_name": "observations in the mean"}))
     return out.isel(obs=np.argsort(out["time"].values, kind="stable"))
 
 
@@ -224,4 +232,7 @@ def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0) -> x
 def with_departures(obs: xr.Dataset, background: np.ndarray, analysis: np.ndarray) -> xr.Dataset:
     """Add ``omb`` (value minus background equivalent) and ``oma`` (minus analysis equivalent)."""
     both = {"omb": ("observation minus background", background), "oma": ("observation minus analysis", analysis)}
-    return obs.assign({n: ("obs", obs["value"].values - np.asarray(h), {"long_name": t}) for n, (t, h) in both.items()})
+    units = obs["value"].attrs.get("units", "1")
+    return obs.assign({
+        n: ("obs", obs["value"].values - np.asarray(h), {"long_name": t, "units": units}) for n, (t, h) in both.items()
+    })  # fmt: skip

@@ -148,6 +148,53 @@ def series(time, values, labels, ylabel: str, xlabel: str = "time (days)"):
     return figure
 
 
+def analysis(truth: np.ndarray, ds: xr.Dataset, obs: xr.Dataset):
+    """Truth, background, analysis and error of psi ``(lev, y, x)``, a row a layer, with the places of ``obs``."""
+    import cmocean  # noqa: F401
+
+    plt = _pyplot()
+    (x, x_label), (y, y_label) = length_axis(ds["psi_analysis"], "x"), length_axis(ds["psi_analysis"], "y")
+    n = len(truth)
+    figure, axes = plt.subplots(
+        n, 4, figsize=(15, 3.6 * n), squeeze=False, layout="compressed", sharex=True, sharey=True
+    )
+    scale = 1e3 if np.ptp(ds["x"].values) > 1e4 else 1.0
+    for i, row in enumerate(axes):
+        fields = {"truth": truth[i]} | {k: ds[f"psi_{k}"].values[i] for k in ("background", "analysis")}
+        fields["analysis - truth"] = fields["analysis"] - truth[i]
+        limit = float(np.percentile(np.abs(truth[i]), 99.8)) or 1.0
+        for ax, (name, field) in zip(row, fields.items(), strict=True):
+            mesh = ax.pcolormesh(
+                x, y, field, cmap="cmo.balance", vmin=-limit, vmax=limit, shading="gouraud", rasterized=True
+            )
+            ax.set(title=f"layer {i + 1}: {name}", aspect="equal")
+        row[0].set_ylabel(y_label)
+        figure.colorbar(mesh, ax=row[-1], label="ψ (m² s⁻¹)")
+    axes[0][0].scatter(obs["x"].values / scale, obs["y"].values / scale, s=2, c="k", alpha=0.5)
+    axes[0][0].set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    for ax in axes[-1]:
+        ax.set_xlabel(x_label)
+    figure.suptitle(f"streamfunction, {clock(ds['time'])}; dots: observations of the window")
+    return figure
+
+
+def error_spectra(grid, error, truth):
+    """Spectra of an error and of the truth, coefficients ``(time, lev, *modes)``, for each layer."""
+    from sciml.spectra import isotropic
+
+    plt = _pyplot()
+    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    for lev in range(error.shape[1]):
+        for z, style, name in ((truth, "-", "truth"), (error, "--", "analysis error")):
+            density = (grid.weight * z[:, lev].abs() ** 2).mean(0)
+            k, spectrum = isotropic(grid, density)
+            ax.loglog(k[1:], spectrum[1:], style, color=f"C{lev}", label=f"layer {lev + 1}: {name}")
+    ax.set(xlabel="k (rad m⁻¹)", ylabel="variance of ψ per k (m⁵ s⁻²)")
+    ax.legend(fontsize=8)
+    ax.grid(alpha=0.3)
+    return figure
+
+
 def movie(da: xr.DataArray, path: Path, frames_per_second: int = 12) -> None:
     """Animated GIF of ``da (time, lev, y, x)``; its colour scales are those of the last time."""
     from matplotlib.animation import FuncAnimation, PillowWriter

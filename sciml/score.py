@@ -50,3 +50,34 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
         cells = (f"{row[c]:>{w}.5g}" if c in row else " " * w for c, w in columns.items())
         lines.append(f"{name:<{width}}" + "".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def block_bootstrap(values, block: int, seed: int, samples: int = 2000, level: float = 0.95) -> list[float]:
+    """Interval of the mean of a correlated series, from means of resampled blocks (Kunsch 1989, moving blocks)."""
+    values = np.asarray(values, dtype=float)
+    n, block = len(values), max(1, min(block, len(values)))
+    starts = np.random.default_rng(seed).integers(0, n - block + 1, (samples, -(-n // block)))
+    picked = values[(starts[..., None] + np.arange(block)).reshape(samples, -1)[:, :n]]
+    tail = (1 - level) / 2
+    return [float(v) for v in np.quantile(picked.mean(1), [tail, 1 - tail])]
+
+
+def crps(ensemble, truth):
+    """Continuous ranked probability score of members in the leading axis, ``E|X - y| - E|X - X'| / 2`` (fair version:
+    Ferro 2014); averaged over nothing."""
+    x, y = np.sort(np.asarray(ensemble, dtype=float), axis=0), np.asarray(truth, dtype=float)
+    n = len(x)
+    weight = (2 * np.arange(1, n + 1) - n - 1).reshape(-1, *[1] * (x.ndim - 1))
+    return np.abs(x - y).mean(0) - (weight * x).sum(0) / (n * (n - 1))
+
+
+def rank_histogram(ensemble, truth) -> np.ndarray:
+    """How often the truth has each of the ``members + 1`` ranks."""
+    x, y = np.asarray(ensemble), np.asarray(truth)
+    return np.bincount((x < y).sum(0).ravel(), minlength=len(x) + 1)
+
+
+def desroziers(omb, oma, sigma) -> dict[str, float]:
+    """Error variances that departures imply, over those assumed (Desroziers et al. 2005, eq. 3): 1 where they agree."""
+    omb, oma, sigma = (np.asarray(a, dtype=float) for a in (omb, oma, sigma))
+    return {"observation": float(np.mean(omb * oma / sigma**2)), "innovation": float(np.mean(omb**2 / sigma**2))}

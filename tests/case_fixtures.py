@@ -15,8 +15,14 @@ from tests import ROOT
 
 FOLDER = ROOT / "cases"
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "common")
-SHORT = {"qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60"}
-PROMISED = {"qg_two_layer": "fields.nc diagnostics.nc pv.png spectra.png budget.png energy.png summary.json"}
+SHORT = {
+    "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
+    "qg_assimilate": "--method letkf --days 10 --members 6",
+}
+PROMISED = {
+    "qg_two_layer": "fields.nc diagnostics.nc pv.png spectra.png budget.png energy.png summary.json",
+    "qg_assimilate": "analysis.nc departures.nc maps.png error.png error_spectra.png summary.json",
+}
 QG = SHORT["qg_two_layer"].split()
 BLOWING_UP = [
     "--preset",

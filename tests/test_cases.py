@@ -43,7 +43,7 @@ def test_help_explains_every_option_with_its_unit(case, call):
         assert f"--{field.name.replace('_', '-')}" in text
         assert " ".join(told[field.name].split()) in text
         if str(field.type).startswith("float"):
-            assert re.search(r"\b(days|s|m|m2|rad)\b", told[field.name], re.I), f"the unit of {field.name}"
+            assert re.search(r"\b(days|s|m|m2|rad|factor)\b", told[field.name], re.I), f"the unit of {field.name}"
 
 
 @pytest.mark.parametrize("case", CASES)

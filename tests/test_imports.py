@@ -13,9 +13,9 @@ from tests.conftest import ROOT
 LAYERS = [
     {"grid"},
     {"equation"},
-    {"step", "rollout", "losses", "observe", "interpolate", "field", "nn", "initial"},
+    {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "field", "nn", "initial"},
     {"assim", "discover", "insr", "prose", "surrogate", "train"},
-    {"plot", "score", "spectra", "data", "record", "cluster"},
+    {"plot", "score", "spectra", "data", "record", "cluster", "testbed"},
 ]
 """From the bottom up; a module may import its own layer and those before it (design.md)."""
 

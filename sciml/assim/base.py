@@ -1,9 +1,9 @@
 """What analyses share: the result, the space in which they localise, trajectories, background covariances.
 
-An *analysis* is a function ``(background, window, step, memory) -> Analysed``. Its background is a state (or an ensemble
-of states in the leading axis) at the start of the window; it runs the model over the window itself, since observations
-have times of their own, and returns states at the end of the window. ``memory`` is what it wants to be given back in the
-next cycle (None at first).
+An *analysis* is a function ``(background, window, step, memory) -> Analysed``. Its background is a state (or an
+ensemble of states in the leading axis) at the start of the window; it runs the model over the window itself, since
+observations have times of their own, and returns states at the end of the window. ``memory`` is what it wants to be
+given back in the next cycle (None at first).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Ensemble Kalman filters: stochastic, square root, finite-size, and the local ensemble transform filter.
 
-With anomalies ``A`` of the forecast ensemble at the end of the window and ``Y`` of the observation equivalents along its
-trajectories (in units of the observation error; Hunt et al. 2004 for observations at their own times), every filter is a
-set of weights: ``E_a = mean + (w + T)^T A`` with ``C = Y Y^T``, innovations ``d`` and N members,
+With anomalies ``A`` of the forecast ensemble at the end of the window and ``Y`` of the observation equivalents along
+its trajectories (in units of the observation error; Hunt et al. 2004 for observations at their own times), every filter
+is a set of weights: ``E_a = mean + (w + T)^T A`` with ``C = Y Y^T``, innovations ``d`` and N members,
 
 .. math:: w = (C + (N-1) I)^{-1} Y d, \qquad T = \sqrt{N-1} (C + (N-1) I)^{-1/2}.
 """
@@ -31,7 +31,7 @@ def square_root(Y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def symmetric(C: Tensor, b: Tensor, prior: Tensor | float = 1.0) -> Tensor:
-    """``w + T`` from ``C = Y Y^T (..., N, N)`` and ``b = Y d (..., N)``, for a prior inflated in variance by ``prior``."""
+    """``w + T`` from ``C = Y Y^T (..., N, N)`` and ``b = Y d (..., N)``; ``prior`` inflates the prior variance."""
     N = C.shape[-1]
     s, V = torch.linalg.eigh(C)
     s = s.clamp(min=0)
@@ -61,9 +61,9 @@ def deterministic(Y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
 def finite_size(g: int = 0, certainty: float = 1.0) -> Weights:
     r"""EnKF-N: no inflation to tune (Bocquet 2011; Bocquet, Raanes & Hannart 2015, dual form).
 
-    The prior's inflation ``l`` minimises :math:`D(l) = \sum_i d_i^2 / (l^2 s_i^2 + N - 1) + e_N / l^2 + c_N \ln l^2` with
-    ``e_N = (N + 1) / N``, ``c_N = (N + g) / (N - 1)``, singular values s_i of Y and innovations d_i along its singular
-    vectors. ``certainty`` (xN) multiplies both coefficients: how sure one is of l near 1 (Raanes et al. 2019).
+    The prior's inflation ``l`` minimises :math:`D(l) = \sum_i d_i^2 / (l^2 s_i^2 + N - 1) + e_N / l^2 + c_N \ln l^2`
+    with ``e_N = (N + 1) / N``, ``c_N = (N + g) / (N - 1)``, singular values s_i of Y and innovations d_i along its
+    singular vectors. ``certainty`` (xN) multiplies both coefficients: how sure one is of l near 1 (Raanes et al. 2019).
     """
 
     def weights(Y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:

@@ -37,8 +37,8 @@ class LETKF:
     radius : localisation length, in the grid's unit of length
     inflation : factor of the anomalies after the analysis
     rtps : relaxation to the prior spread, 0 to 1 (Whitaker & Hamill 2012)
-    adaptive : rate (1 / cycles) at which an inflation of the forecast variance follows innovation statistics (Li, Kalnay &
-        Miyoshi 2009); 0 leaves it at 1
+    adaptive : rate (1 / cycles) at which an inflation of the forecast variance follows innovation statistics (Li,
+        Kalnay & Miyoshi 2009); 0 leaves it at 1
     every : weights are found at each ``every``-th point in x and y and interpolated (Yang et al. 2009)
     rotate : one random rotation of all local ensembles
     """

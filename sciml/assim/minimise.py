@@ -30,17 +30,17 @@ def gauss_newton(
     With ``halve``, a step that makes J larger is halved up to four times, and the search ends where that does not help.
     """
     costs = []
-    value, pull = torch.func.vjp(g, v)
+    value, pull = adjoint(g, v)
     costs.append(float(0.5 * (v**2).sum() + 0.5 * ((value - d) ** 2).sum()))
     for _ in range(outer):
-        gradient = v + pull(value - d)[0]
+        gradient = v + pull(value - d)
 
         def hessian(p: Tensor, v=v, pull=pull) -> Tensor:
-            return p + pull(torch.func.jvp(g, (v,), (p,))[1])[0]
+            return p + pull(torch.func.jvp(g, (v,), (p,))[1])
 
         dv = conjugate_gradients(hessian, -gradient, inner, tolerance)
         for _ in range(5):
-            value, pull = torch.func.vjp(g, v + dv)
+            value, pull = adjoint(g, v + dv)
             now = float(0.5 * ((v + dv) ** 2).sum() + 0.5 * ((value - d) ** 2).sum())
             if now <= costs[-1] or not halve:
                 break
@@ -50,6 +50,12 @@ def gauss_newton(
         v = v + dv
         costs.append(now)
     return v, costs
+
+
+def adjoint(g: Map, v: Tensor) -> tuple[Tensor, Map]:
+    """``g(v)`` and the product with the adjoint of its derivative."""
+    value, pull = torch.func.vjp(g, v)[:2]
+    return value, lambda y: pull(y)[0]
 
 
 def conjugate_gradients(A: Map, b: Tensor, iterations: int, tolerance: float) -> Tensor:

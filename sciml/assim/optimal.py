@@ -85,3 +85,20 @@ def carried(
     state = restarted(start, states[done] + increment)._replace(time=window.start + done * window.dt)
     _, state = trajectory(step, state, window.steps - done)
     return Analysed(state, end, equivalents)
+
+
+def refitted(
+    covariance: Covariance, step: Step, windows, start: State, truth: Tensor, rounds: int = 3, skip: int = 8
+) -> Covariance:
+    """B from the background errors of cycled optimal interpolation on a training truth, found again in each round.
+
+    ``truth (windows, n, *modes)`` holds its states at the ends of the windows; the first ``skip`` do not count: a B
+    that is fitted over the transient makes every static method look worse than it is.
+    """
+    from sciml.assim.base import covariance as fitted
+    from sciml.assim.cycle import cycle
+
+    for _ in range(rounds):
+        run = cycle(step, OptimalInterpolation(covariance, tolerance=1e-2), windows, start)
+        covariance = fitted(covariance.grid, (run.background - truth)[skip:])
+    return covariance

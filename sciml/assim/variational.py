@@ -2,8 +2,9 @@ r"""4D-Var: the trajectory that fits background and observations best, in the se
 
 .. math:: J(x_0) = \tfrac12 |x_0 - x_b|^2_{B^{-1}} + \tfrac12 \sum_i |y_i - H_i(M_i(x_0))|^2_{R^{-1}}
 
-(Le Dimet & Talagrand 1986; incremental: Courtier et al. 1994), with adjoint and tangent by automatic differentiation and
-the control variable ``x_0 = x_b + B^{1/2} v``. Weak constraint (Tremolet 2006): increments ``Q^{1/2} w`` inside the window.
+(Le Dimet & Talagrand 1986; incremental: Courtier et al. 1994), with adjoint and tangent by automatic differentiation
+and the control variable ``x_0 = x_b + B^{1/2} v``. Weak constraint (Tremolet 2006): increments ``Q^{1/2} w`` between
+windows.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Past(NamedTuple):
 class FourDVar:
     """4D-Var over the last ``lag`` windows.
 
-    With ``lag > 1`` the background is the analysis that was made ``lag`` windows ago, from observations before that time
-    only, so that no observation counts twice; the search starts from the trajectory found in the cycle before.
+    With ``lag > 1`` the background is the analysis that was made ``lag`` windows ago, from observations before that
+    time only, so that no observation counts twice; the search starts from the trajectory found in the cycle before.
 
     Parameters
     ----------

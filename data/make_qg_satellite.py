@@ -1,0 +1,134 @@
+"""Make the sample satellite-like data set from a seed.
+
+    python data/make_qg_satellite.py [--seed 0] [--days 400] [--spinup-days 3600] [--out data]
+
+Writes ``qg_satellite.nc`` (observations), ``qg_satellite_truth.nc`` (used for scoring only) and
+``qg_satellite_climatology.nc`` (snapshots of other truths: climatology, first ensembles, background covariances). Other
+seeds make truths for tuning and training; the shipped files are those of seed 0. About four minutes on one core.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+import xarray as xr
+
+from sciml import testbed
+from sciml.assim.base import covariance, trajectory
+from sciml.assim.optimal import refitted
+from sciml.data import coordinates, model_attributes, time_coordinate, write_netcdf
+from sciml.instruments import simulate
+from sciml.observe import windows
+from sciml.step import State
+from sciml.testbed import DAY, WINDOW
+
+
+@dataclass(frozen=True)
+class Options:
+    seed: int = 0
+    """Seed of truth and observation errors."""
+    days: float = 400.0
+    """Length, in whole windows of five days."""
+    spinup_days: float = 3600.0
+    """Days from random eddies to the first observation."""
+    climatology: bool = True
+    """Also make the climatology, from the seeds 1001 to 1008."""
+    out: Path = Path(__file__).parent
+    """Folder for the files."""
+
+
+PACKED = {"zlib": True, "complevel": 6, "shuffle": True}
+
+
+def fields(q: torch.Tensor, eq, times, dim: str, attrs: dict) -> xr.Dataset:
+    """PV ``(dim, lev, y, x)`` in single precision."""
+    coords = coordinates(eq) | ({"time": time_coordinate(times)} if dim == "time" else {})
+    data = {
+        "q": (
+            (dim, "lev", "y", "x"),
+            q.numpy().astype(np.float32),
+            {"units": "s-1", "long_name": "potential vorticity anomaly"},
+        )
+    }
+    ds = xr.Dataset(data, coords, {"Conventions": "CF-1.11", **model_attributes(eq), **attrs})
+    ds["q"].encoding = PACKED
+    return ds
+
+
+def one_truth(seed: int, days: float, spinup: float):
+    """Model, states at every step, and simulated observations."""
+    eq = testbed.model()
+    step = testbed.stepper(eq)
+    n = round(days * DAY / (WINDOW * step.dt)) * WINDOW
+    with torch.no_grad():
+        states, _ = trajectory(step, testbed.spun_up(step, seed, spinup), n)
+    H = testbed.operator(eq)
+    return eq, states, simulate(H, testbed.network(H), states, 0.0, step.dt, seed + 7)
+
+
+def snapshots(seeds, spinup: float) -> torch.Tensor:
+    """PV of other truths, 50 days apart."""
+    eq = testbed.model()
+    step = testbed.stepper(eq)
+    found = []
+    for seed in seeds:
+        state = testbed.spun_up(step, seed, spinup)
+        for _ in range(12):
+            state = State(trajectory(step, state, round(50 * DAY / step.dt))[1].z)
+            found.append(eq.read(state.z))
+    return torch.stack(found)
+
+
+def run(o: Options) -> None:
+    torch.set_num_threads(1)
+    eq, states, obs = one_truth(o.seed, o.days, o.spinup_days)
+    command = f"python data/make_qg_satellite.py --seed {o.seed} --days {o.days:g} --spinup-days {o.spinup_days:g}"
+    story = {"source_command": command}
+    about = {"units": "s-1", "long_name": "f0 h / H2 of the perfect model"}
+    obs = obs.assign(topography=(("y", "x"), testbed.topography(eq.grid).numpy().astype(np.float32), about))
+    obs = obs.assign_attrs(
+        story,
+        title="sample satellite-like observations of a quasi-geostrophic ocean",
+        channels=json.dumps(testbed.CHANNELS),
+        dt=testbed.DT,
+        window_steps=WINDOW,
+        windows=(len(states) - 1) // WINDOW,
+    )
+    for name in ("value", "sigma", "x", "y"):
+        obs[name] = obs[name].astype(np.float32)
+    for name in obs.variables:
+        obs[name].encoding = PACKED
+    write_netcdf(obs, o.out / "qg_satellite.nc")
+    ends = states[::WINDOW]
+    times = WINDOW * testbed.DT * np.arange(len(ends))
+    write_netcdf(fields(eq.read(ends), eq, times, "time", story), o.out / "qg_satellite_truth.nc")
+    if o.climatology:
+        q = snapshots(range(1001, 1009), o.spinup_days)
+        ds = fields(q, eq, None, "sample", story)
+        root = background_root(q, o.spinup_days).numpy().astype(np.float32)
+        attrs = {
+            "long_name": "square root of the background covariance of q, for white noise on the grid",
+            "units": "s-1",
+        }
+        write_netcdf(
+            ds.assign(background_root=(("i", "j", "k", "l"), root, attrs)), o.out / "qg_satellite_climatology.nc"
+        )
+
+
+def background_root(q: torch.Tensor, spinup: float, seed: int = 2001) -> torch.Tensor:
+    """B fitted to cycled errors on a training truth of its own."""
+    eq, states, obs = one_truth(seed, 200.0, spinup)
+    z = eq.init(q)
+    n = (len(states) - 1) // WINDOW
+    cut = windows(obs, testbed.operator(eq), 0.0, testbed.DT, WINDOW, n)
+    first = covariance(eq.grid, z - z.mean(0))
+    return refitted(first, testbed.stepper(eq), cut, State(z.mean(0)), states[WINDOW::WINDOW]).root
+
+
+if __name__ == "__main__":
+    run(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,132 @@
+"""The quasi-geostrophic satellite test bed: models, channels and instruments behind ``data/qg_satellite.nc``.
+
+The truth is ``eddy`` (64 x 64 points, 1000 km) over a rough bottom. *perfect* is the model that made it; *imperfect*
+has no topography, a larger deformation radius and half the bottom drag. Errors of this flow double only every 25 to 30
+days, so that windows of five days with sparse observations are needed to tell methods apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from sciml.equation.presets import preset
+from sciml.equation.qg import TwoLayerQG
+from sciml.grid import Grid
+from sciml.initial import random_field, random_pv
+from sciml.instruments import Clouds, Instrument, both_sides, scan, swath, track
+from sciml.observe import Channel, Operator, Quantity, footprint, level, radiance, speed, ssh, velocity
+from sciml.step import State, Step, rk4
+
+DAY = 86400.0
+DT = 28800.0
+"""s; a third of a day"""
+WINDOW = 15
+"""steps of an assimilation window: five days"""
+F0 = 1e-4
+STD = (1600.0, 340.0)
+"""m2 s-1: round values of the climatological standard deviation of psi in both layers"""
+ROUGHNESS = 1e-6
+"""s-1: standard deviation of ``f0 h / H2``"""
+CHANNELS: tuple[dict[str, Any], ...] = (
+    dict(name="ssh", kind="ssh", sigma=1.6e-3, units="m", f0=F0),
+    dict(name="swath_ssh", kind="ssh", sigma=2.4e-3, units="m", f0=F0),
+    dict(name="tb_upper", kind="radiance", sigma=1.5, units="K", weights=(1.0, 0.5), scale=3200.0, footprint=40e3),
+    dict(name="tb_mixed", kind="radiance", sigma=1.5, units="K", weights=(0.6, 2.0), scale=3200.0, footprint=50e3),
+    dict(name="tb_lower", kind="radiance", sigma=1.5, units="K", weights=(0.2, 4.0), scale=3200.0, footprint=60e3),
+)
+"""Noise is a tenth (swath: 0.15) of the standard deviation of the sea-surface height, 0.15 of a radiance's range."""
+
+
+def model(kind: str = "perfect", **changes) -> TwoLayerQG:
+    """The ``perfect`` or the ``imperfect`` model; ``changes`` are parameters or grid options of the preset."""
+    if kind not in ("perfect", "imperfect"):
+        raise ValueError(f"the model is 'perfect' or 'imperfect', got {kind!r}")
+    if kind == "imperfect":
+        return preset("eddy", 64, **({"rd": 16e3, "rek": 0.5 * 5.787e-7} | changes))  # type: ignore[return-value]
+    flat = preset("eddy", 64, **changes)
+    return preset("eddy", 64, **({"topography": topography(flat.grid)} | changes))  # type: ignore[return-value]
+
+
+def topography(grid: Grid) -> Tensor:
+    """``f0 h / H2`` [s-1] with wavelengths of about 200 km; always the same."""
+    h = random_field(grid, lambda K: torch.exp(-((K * 60e3) ** 2) / 2), seed=12345)
+    return h * (ROUGHNESS / h.std())
+
+
+def stepper(eq: TwoLayerQG) -> Step:
+    """The time step of the truth and of the assimilation."""
+    return rk4(eq, DT)
+
+
+def channel(grid: Grid, definition: dict[str, Any]) -> Channel:
+    """A channel from its definition, as files carry it.
+
+    Kinds: ``ssh`` (f0), ``level`` (lev), ``u``, ``v``, ``speed`` (lev), ``radiance`` (weights, scale); each may have a
+    ``footprint`` [m].
+    """
+    d = dict(definition)
+    name, kind, sigma, units = (d.pop(key) for key in ("name", "kind", "sigma", "units"))
+    radius = d.pop("footprint", 0.0)
+    makers = {
+        "ssh": ssh,
+        "level": level,
+        "u": lambda **p: velocity(grid, "u", **p),
+        "v": lambda **p: velocity(grid, "v", **p),
+        "speed": lambda **p: speed(grid, **p),
+        "radiance": radiance,
+    }
+    if kind not in makers:
+        raise ValueError(f"channel {name!r} is of the unknown kind {kind!r}; there are {', '.join(makers)}")
+    quantity: Quantity = makers[kind](**d)
+    return Channel(name, footprint(quantity, grid, radius) if radius else quantity, sigma, units)
+
+
+def operator(eq: TwoLayerQG, definitions: Sequence[dict[str, Any]] = CHANNELS) -> Operator:
+    """What these channels see of states of ``eq``."""
+    return Operator(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), tuple(channel(eq.grid, d) for d in definitions))
+
+
+def operator_of(obs: xr.Dataset, eq: TwoLayerQG) -> Operator:
+    """The operator that an observation file describes in its attribute ``channels``."""
+    if "channels" not in obs.attrs:
+        raise ValueError("the observations do not say what their channels measure: the attribute 'channels' is missing")
+    return operator(eq, json.loads(obs.attrs["channels"]))
+
+
+def network(H: Operator) -> list[Instrument]:
+    """Three altimeters, a wide swath and a three-channel radiometer that clouds hide."""
+    grid, known = H.grid, {c.name: c for c in H.channels}
+    altimeters = [
+        Instrument(
+            f"altimeter_{i + 1}",
+            track(grid, (3.33 + 0.23 * i) * DAY, 15e3, 17 + 2 * i, 5, phase=(i + 0.3) * DAY, x0=0.37 * i * grid.Lx),
+            (known["ssh"],), correlated=0.3, correlation_time=60.0,
+        )
+        for i in range(3)
+    ]  # fmt: skip
+    across = both_sides(20e3, 120e3, 20e3)
+    wide = swath(grid, 10 * DAY, 20e3, across, repeat=13, skip=4, phase=2.2 * DAY)
+    radiometer = scan(grid, 5 * DAY, 125e3, phase=1.7 * DAY)
+    return [
+        *altimeters,
+        Instrument("swath", wide, (known["swath_ssh"],), correlated=0.5, correlation_time=30.0),
+        Instrument(
+            "radiometer", radiometer, tuple(known[c] for c in ("tb_upper", "tb_mixed", "tb_lower")),
+            drift=0.3, clouds=Clouds(0.4, 200e3),
+        ),
+    ]  # fmt: skip
+
+
+def spun_up(step: Step, seed: int, days: float, members: int | None = None) -> State:
+    """State after ``days`` from random eddies, with its clock at zero."""
+    state = step.init(random_pv(step.equation, seed=seed, members=members))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for _ in range(round(days * DAY / step.dt)):
+            state = step(state)
+    return State(state.z)

@@ -1,0 +1,367 @@
+"""Analyses against the Kalman filter, the gain formula, the smoother, and each other."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import sciml as sm
+from sciml import Grid
+from sciml.assim.base import Covariance, Space, covariance, trajectory
+from sciml.assim.cycle import cycle, tune
+from sciml.assim.ensemble import (
+    EnKF,
+    combined,
+    deterministic,
+    finite_size,
+    perturbed_observations,
+    rotation,
+    square_root,
+)
+from sciml.assim.local import LETKF, gaspari_cohn, refined
+from sciml.assim.minimise import cost, gauss_newton
+from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, refitted
+from sciml.assim.variational import FourDVar, whitened
+from sciml.equation.base import Term
+from sciml.equation.expression import Field
+from sciml.equation.lorenz import Ordinary
+from sciml.observations import observations
+from sciml.observe import Channel, Operator, Window, level, ssh, windows
+
+N = 5
+A = torch.tensor(np.random.default_rng(3).standard_normal((N, N)) * 0.3 - 0.4 * np.eye(N))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Ordinary):
+    """dx/dt = A x."""
+
+    @property
+    def prognostic(self):
+        return tuple(f"x{i}" for i in range(N))
+
+    @property
+    def own_terms(self):
+        for i in range(N):
+            for j in range(N):
+                yield Term(f"x{i}", f"a{j}", float(A[i, j]) * Field(f"x{j}"))
+
+
+LINE = Grid(N, 1, Lx=float(N), Ly=1.0, dealias=1.0, x0=0.0, y0=0.0)
+SPACE = Space(
+    LINE, lambda z: z[..., 0, 0].real[..., None, None, :], lambda f: torch.complex(f, 0 * f)[..., 0, 0, :, None, None]
+)
+H = Operator(LINE, SPACE.read, (Channel("x", level(1), 0.5),))
+STEPS, DT = 4, 0.1
+
+
+def linear_windows(n=3):
+    """Observations of three variables, at times of their own."""
+    rng = np.random.default_rng(0)
+    time = np.concatenate([w * STEPS * DT + np.array([0.1, 0.25, 0.4]) for w in range(n)])
+    obs = observations(
+        rng.standard_normal(3 * n), 0.5, time, np.tile([0.0, 2.0, 3.0], n), np.zeros(3 * n), channels=["x"]
+    )
+    return windows(obs, H, 0.0, DT, STEPS, n)
+
+
+def numbers(z):
+    return z[..., 0, 0].real
+
+
+def dense(step, window):
+    """Propagator over the window and the matrix from the state at its start to the equivalents."""
+    eye = torch.complex(torch.eye(N, dtype=torch.float64), torch.zeros(N, N, dtype=torch.float64))[..., None, None]
+    states, end = trajectory(step, sm.State(eye, window.start), window.steps)
+    return numbers(end.z).mT, window.equivalents(states).mT
+
+
+def kalman(step, x, P, windows):
+    """Mean and covariance at the end, by the textbook."""
+    for w in windows:
+        M, G = dense(step, w)
+        S = G @ P @ G.mT + torch.diag(w.sigma**2)
+        K = P @ G.mT @ torch.linalg.inv(S)
+        x, P = M @ (x + K @ (w.value - G @ x)), M @ (P - K @ G @ P) @ M.mT
+    return x, P
+
+
+@pytest.fixture
+def step():
+    return sm.rk4(Linear(), DT)
+
+
+def ensemble_of(size, seed=1):
+    E = torch.randn(size, N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 1
+    return sm.State(torch.complex(E, 0 * E)[..., None, None]), E.mean(0), torch.cov(E.mT)
+
+
+def test_square_root_filter_is_the_kalman_filter(step):
+    """With a full-rank ensemble and observations inside the window, mean and covariance agree to rounding."""
+    start, x, P = ensemble_of(12)
+    cut = linear_windows()
+    expected, covariance_ = kalman(step, x, P, cut)
+    for rotate in (False, True):
+        end = numbers(cycle(step, EnKF(square_root, rotate=rotate), cut, start, SPACE.read).final.z)
+        torch.testing.assert_close(end.mean(0), expected, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(torch.cov(end.mT), covariance_, atol=1e-10, rtol=1e-10)
+
+
+def test_local_filter_with_a_wide_taper_is_the_global_one(step):
+    start, *_ = ensemble_of(12)
+    cut = linear_windows()
+    wide = cycle(step, LETKF(SPACE, 1e6), cut, start, SPACE.read).final.z
+    globally = cycle(step, EnKF(square_root), cut, start, SPACE.read).final.z
+    torch.testing.assert_close(wide, globally, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("weights", [perturbed_observations, deterministic])
+def test_other_filters_converge_to_the_kalman_filter(step, weights):
+    cut = linear_windows(1)
+    errors = []
+    for size in (100, 2000):
+        start, x, P = ensemble_of(size)
+        end = numbers(cycle(step, EnKF(weights), cut, start, SPACE.read).final.z)
+        expected, P_a = kalman(step, x, P, cut)
+        assert (end.mean(0) - expected).norm() < 1e-8 * expected.norm()
+        errors.append(float((torch.cov(end.mT) - P_a).norm() / P_a.norm()))
+    if weights is perturbed_observations:
+        assert errors[1] < 0.06
+        assert errors[1] < 0.5 * errors[0]
+    else:
+        assert errors[1] < 0.25, "half the gain leaves too much spread, of second order in the gain"
+
+
+def test_finite_size_inflation_grows_with_surprise():
+    """The dual function's minimum: nearly no inflation for innovations that the ensemble explains, much for others."""
+    generator = torch.Generator().manual_seed(0)
+    Y = torch.randn(10, 40, generator=generator, dtype=torch.float64)
+    Y = Y - Y.mean(0)
+    spread = []
+    for size in (1.0, 10.0):
+        d = size * (torch.randn(40, generator=generator, dtype=torch.float64) + Y[0])
+        W = finite_size()(Y, d, generator)
+        T = W - W.mean(1, keepdim=True)
+        plain = square_root(Y, d, generator)
+        spread.append(float(T.norm() / (plain - plain.mean(1, keepdim=True)).norm()))
+    assert 0.9 < spread[0] < 1.3
+    assert spread[1] > 1.05 * spread[0]
+
+
+def test_rotations_keep_mean_and_covariance():
+    generator = torch.Generator().manual_seed(0)
+    Q = rotation(7, generator)
+    torch.testing.assert_close(Q @ Q.mT, torch.eye(7, dtype=torch.float64))
+    torch.testing.assert_close(Q.sum(1), torch.ones(7, dtype=torch.float64))
+    z = torch.randn(7, 2, 3, 3, dtype=torch.complex128)
+    torch.testing.assert_close(combined(z, Q).mean(0), z.mean(0))
+
+
+def test_gaspari_cohn():
+    r = np.linspace(0, 3, 3001)
+    c = gaspari_cohn(r)
+    assert c[0] == 1
+    assert np.all(c[r >= 2] == 0)
+    assert gaspari_cohn(np.array([1.0]))[0] == pytest.approx(5 / 24)
+    assert np.all(np.diff(c) <= 1e-12)
+    np.testing.assert_allclose(np.exp(-0.5 * (r * np.sqrt(10 / 3)) ** 2), c, atol=0.04)
+    assert np.linalg.eigvalsh(gaspari_cohn(abs(np.subtract.outer(r[::50], r[::50])))).min() > -1e-12
+
+
+def test_weights_are_interpolated_exactly_where_linear():
+    grid = Grid(8, 12, Lx=1.0, Ly=1.0)
+    coarse = torch.arange(6, dtype=torch.float64)[:, None].expand(6, 4)
+    fine = refined(coarse, grid)
+    torch.testing.assert_close(fine[:11, 0], torch.arange(11, dtype=torch.float64) / 2)
+    torch.testing.assert_close(fine[11, 0], torch.tensor(2.5, dtype=torch.float64))  # on the way back to the first
+
+
+# -- variational -----------------------------------------------------------------------------------------------------
+def qg(dt=3600.0):
+    eq = sm.TwoLayerQG(grid=Grid(16, 12, Lx=4e5, Ly=3e5), rd=15e3, U1=0.02, beta=1.5e-11, rek=1e-7)
+    operator = Operator(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), (Channel("ssh", ssh(1e-4), 1e-3),))
+    return eq, sm.rk4(eq, dt), operator
+
+
+def qg_covariance(eq):
+    samples = eq.init(sm.random_pv(eq, seed=3, members=200, speed=0.1))
+    return covariance(eq.grid, samples + 0.3 * samples.flip(-3))
+
+
+def ssh_window(operator, n=40, steps=3, dt=3600.0):
+    rng = np.random.default_rng(2)
+    x, y = rng.uniform(0, 3e5, (2, n))
+    obs = observations(
+        0.01 * rng.standard_normal(n), 1e-3, np.sort(rng.uniform(1, steps * dt, n)), x, y, channels=["ssh"]
+    )
+    return Window(obs, operator, 0.0, dt, steps)
+
+
+@pytest.mark.parametrize("method", ["oi", "3dvar"])
+def test_single_observation_increment_is_the_gain(method):
+    """x_a - x_b = B H^T (H B H^T + R)^-1 d, with B and H as matrices."""
+    eq, step, operator = qg()
+    B = qg_covariance(eq)
+    start = sm.State(eq.init(sm.random_pv(eq, seed=1, speed=0.05)))
+    obs = observations(np.array([0.02]), 1e-3, np.array([3600.0]), np.array([1.1e5]), np.array([7e4]), channels=["ssh"])
+    window = Window(obs, operator, 0.0, 3600.0, 1)
+    tight = dict(tolerance=1e-12, middle=1.0)
+    analysis = OptimalInterpolation(B, **tight) if method == "oi" else ThreeDVar(B, 3, 50, **tight)
+    done = analysis(start, window, step)
+    states, _ = trajectory(step, start, 1)
+
+    def h(v):
+        return window.equivalents(torch.zeros_like(states) + B(v))
+
+    zero = torch.zeros(B.shape, dtype=torch.float64)
+    row = torch.func.vjp(h, zero)[1](torch.ones(1, dtype=torch.float64))[0]
+    d = window.value - window.equivalents(states)
+    expected = B(row) * (d / ((row**2).sum() + window.sigma**2))
+    found = done.state.z - done.background.z
+    assert (found - expected).abs().max() < 1e-8 * expected.abs().max()
+
+
+def test_covariance_is_that_of_its_samples(rng):
+    eq, _, _ = qg()
+    B = qg_covariance(eq)
+    drawn = B(torch.randn(4000, *B.shape, generator=rng, dtype=torch.float64))
+    again = covariance(eq.grid, drawn)
+    want, found = (torch.einsum("ijkl,mjkl->imkl", b.root, b.root) for b in (B, again))
+    energetic = want[0, 0] > 1e-3 * want[0, 0].max()
+    assert ((found - want)[..., energetic].abs() / want[0, 0][energetic]).max() < 0.12
+    assert float(want[0, 1].abs().max()) > 0, "layers are correlated"
+    z = B(torch.randn(B.shape, generator=rng, dtype=torch.float64))
+    assert (B(whitened(B, z)) - z).abs().max() < 1e-6 * z.abs().max()
+
+
+@pytest.mark.parametrize("model_error", [0.0, 0.3])
+def test_four_d_var_gradient_passes_the_taylor_test(model_error, rng):
+    """(J(v + h p) - J(v)) / (h grad.p) -> 1 linearly in h, to eight digits."""
+    eq, step, operator = qg()
+    start = sm.State(eq.init(sm.random_pv(eq, seed=1, speed=0.05)))
+    first = ssh_window(operator)
+    later = Window(first.obs.assign_coords(time=first.obs["time"] + 3 * 3600.0), operator, 3 * 3600.0, 3600.0, 3)
+    B = qg_covariance(eq)
+    g = FourDVar(B, model_error=model_error).model(step, start, (first, later))
+    d = torch.cat([w.value / w.sigma for w in (first, later)])
+    v, p = (torch.randn(2, *B.shape, generator=rng, dtype=torch.float64) for _ in range(2))
+    v.requires_grad_(True)
+    J = cost(g, d, v)
+    slope = float((torch.autograd.grad(J, v)[0] * p).sum())
+    ratios = []
+    with torch.no_grad():
+        for h in (1e-2, 1e-3, 1e-4):
+            ratios.append(abs(float(cost(g, d, v + h * p) - cost(g, d, v - h * p)) / (2 * h * slope) - 1))
+    assert ratios[1] < 0.02 * ratios[0] or ratios[1] < 1e-10
+    assert min(ratios) < 1e-8
+
+
+def test_four_d_var_is_the_kalman_smoother(step):
+    """On a linear model strong-constraint 4D-Var of one or several windows ends where the Kalman filter does."""
+    root = torch.linalg.cholesky(torch.diag(torch.linspace(0.5, 1.5, N)).double() + 0.2)
+    B = Covariance(Linear().grid, root[..., None, None])
+    x = torch.ones(N, dtype=torch.float64)
+    cut = linear_windows(3)
+    expected, _ = kalman(step, x, root @ root.mT, cut)
+    start = sm.State(torch.complex(x, 0 * x)[:, None, None])
+    run = cycle(step, FourDVar(B, lag=3, outer=1, inner=50), cut, start, SPACE.read)
+    torch.testing.assert_close(numbers(run.final.z), expected, atol=2e-3, rtol=2e-3)
+    exact = FourDVar(B, lag=3, outer=3, inner=50)
+    torch.testing.assert_close(
+        numbers(cycle(step, exact, cut, start, SPACE.read).final.z), expected, atol=1e-8, rtol=1e-8
+    )
+
+
+def test_gauss_newton_never_makes_the_cost_larger():
+    g = lambda v: torch.atan(30 * v)  # noqa: E731
+    d = torch.tensor([1.4, -1.5], dtype=torch.float64)
+    v, costs = gauss_newton(g, d, torch.full((2,), 3.0, dtype=torch.float64), 10, 5)
+    assert all(b <= a for a, b in pairwise(costs))
+    assert float(cost(g, d, v)) == pytest.approx(costs[-1])
+
+
+# -- cycling ---------------------------------------------------------------------------------------------------------
+def test_cycles_refuse_windows_of_another_time(step):
+    start, *_ = ensemble_of(6)
+    with pytest.raises(ValueError, match=r"window starts at 0\.4 s, the state is at 0 s"):
+        cycle(step, EnKF(), linear_windows()[1:], start, SPACE.read)
+
+
+def test_an_empty_window_is_a_forecast(step):
+    start, *_ = ensemble_of(6)
+    window = linear_windows(1)[0]
+    empty = Window(window.obs.isel(obs=slice(0, 0)), H, 0.0, DT, STEPS)
+    for analysis in (EnKF(), LETKF(SPACE, 2.0)):
+        done = analysis(start, empty, step)
+        torch.testing.assert_close(done.state.z, done.background.z)
+
+
+def test_a_single_state_is_no_ensemble(step):
+    start, *_ = ensemble_of(6)
+    with pytest.raises(ValueError, match="at least two members"):
+        EnKF()(start._replace(z=start.z[0]), linear_windows(1)[0], step)
+
+
+def test_tuning_finds_the_best_and_survives_divergence():
+    def error(inflation, radius):
+        if inflation > 1.5:
+            raise sm.BlowUp("diverged")
+        return (inflation - 1.1) ** 2 + (radius - 4) ** 2
+
+    best, found = tune(error, {"inflation": (1.0, 1.1, 2.0), "radius": (2, 4)})
+    assert best == {"inflation": 1.1, "radius": 4}
+    assert found[2.0, 4] == float("inf")
+
+
+def test_lorenz96_reference_values():
+    """DAPPER's table (Sakov & Oke 2008): 0.18 for the square root filter, 0.22 for the LETKF with 7 members."""
+    eq = sm.Lorenz96()
+    step = sm.rk4(eq, 0.05)
+    line = Grid(40, 1, Lx=40.0, Ly=1.0, dealias=1.0, x0=0.0, y0=0.0)
+    space = Space(line, lambda z: z[..., 0, 0].real[..., None, None, :], lambda f: eq.init(f[..., 0, 0, :]))
+    generator = torch.Generator().manual_seed(1)
+    state = step.init(2 + torch.randn(40, generator=generator, dtype=torch.float64))
+    _, state = trajectory(step, state, 500)
+    n = 500
+    states, _ = trajectory(step, state, n)
+    truth = space.read(states)[1:, 0, 0]
+    noisy = truth + torch.randn(n, 40, generator=generator, dtype=torch.float64)
+    operator = Operator(line, space.read, (Channel("x", level(1), 1.0),))
+    time = np.repeat(0.05 * np.arange(1, n + 1), 40)
+    obs = observations(
+        noisy.flatten().numpy(), 1.0, time, np.tile(np.arange(40.0), n), np.zeros(40 * n), channels=["x"]
+    )
+    cut = windows(obs, operator, 0.0, 0.05, 1, n)
+    start = sm.State(state.z + 0.1 * torch.randn(28, 40, 1, 1, generator=generator, dtype=torch.float64))
+    for expected, analysis, members in (
+        (0.18, EnKF(square_root, 1.02, True), 28),
+        (0.24, LETKF(space, 4.0, 1.04, rotate=True), 7),
+    ):
+        run = cycle(step, analysis, cut, start._replace(z=start.z[:members]), space.read)
+        error = (space.read(run.analysis)[:, 0, 0] - truth).pow(2).mean(-1).sqrt()[100:].mean()
+        assert float(error) == pytest.approx(expected, abs=0.03)
+        assert run.spread is not None
+        assert float(run.spread[100:].pow(2).mean().sqrt()) == pytest.approx(float(error), rel=0.3)
+
+
+def test_refitted_covariance_is_that_of_cycled_errors():
+    eq, step, operator = qg()
+    truth = sm.State(eq.init(sm.random_pv(eq, seed=1, speed=0.05)))
+    states, _ = trajectory(step, truth, 12)
+    first = qg_covariance(eq)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 3e5, (2, 240))
+    obs = observations(np.zeros(240), 1e-3, np.sort(rng.uniform(1, 12 * 3600.0, 240)), x, y, channels=["ssh"])
+    exact = operator(states, operator.samples(obs, 0.0, 3600.0, 12), 240)
+    obs = obs.assign(value=("obs", exact.numpy() + 1e-3 * rng.standard_normal(240)))
+    cut = windows(obs, operator, 0.0, 3600.0, 3, 4)
+    start = sm.State(torch.zeros_like(truth.z))
+    found = refitted(first, step, cut, start, states[3::3], rounds=1, skip=1)
+    run = cycle(step, OptimalInterpolation(first, tolerance=1e-2), cut, start)
+    errors = (run.background - states[3::3])[1:]
+    want = (eq.grid.weight * errors.abs() ** 2).sum((-2, -1)).mean(0)
+    drawn = (found.root**2).sum(1) / (eq.grid.nx * eq.grid.ny)
+    torch.testing.assert_close((eq.grid.weight * drawn).sum((-2, -1)), want, rtol=1e-6, atol=0)
+    assert float(want[0]) < float((eq.grid.weight * states[-1, 0].abs() ** 2).sum())

@@ -1,0 +1,122 @@
+"""The observation container: flags, counting, joining, thinning and superobbing."""
+
+import numpy as np
+import pytest
+
+from sciml.observations import (
+    QC,
+    check,
+    concatenate,
+    counts,
+    good,
+    names,
+    observations,
+    superob,
+    thin,
+    with_departures,
+    without,
+)
+
+
+def container(n=6, **changes):
+    values = dict(
+        value=np.arange(n, dtype=float), sigma=0.5, time=np.arange(1.0, n + 1), x=np.linspace(0, 9, n), y=np.zeros(n)
+    )
+    return observations(**(values | changes))
+
+
+def test_scalars_are_spread_and_attributes_say_what_numbers_mean():
+    obs = container(channel=1, channels=["a", "b c"])
+    assert obs["sigma"].dims == ("obs",)
+    assert names(obs, "channel") == ["a", "b_c"]
+    assert list(obs["channel"].attrs["flag_values"]) == [0, 1]
+    assert obs["channel"].dtype == np.int8
+
+
+@pytest.mark.parametrize("changes", [dict(x=None), dict(lon=np.zeros(6), lat=np.zeros(6)), dict(time=np.zeros(5)),
+                                     dict(channel=1), dict(platform=-1), dict(sigma=np.ones((6, 1)))])  # fmt: skip
+def test_what_does_not_fit_is_refused(changes):
+    with pytest.raises(ValueError, match=r"observations|numbers"):
+        container(**changes)
+
+
+def test_everything_unusable_is_flagged_and_counted():
+    obs = container(
+        9,
+        value=np.array([0, np.nan, 2, 3, 4, 5, 6, 7, 8.0]),
+        sigma=np.array([1, 1, -1, 0, np.nan, 1, 1, 1, 1]),
+        time=np.array([1, 2, 3, 4, 5, 6, 5.5, 99, 7]),
+        x=np.array([0, 0, 0, 0, 0, 50, 0, 0, np.inf]),
+    )
+    checked = check(obs, 0.0, 10.0, (0, 10, -1, 1))
+    reasons = ["good", "missing", *["bad_sigma"] * 3, "outside_domain", "time_order", "outside_window", "missing"]
+    assert checked["qc"].values.tolist() == [QC[r] for r in reasons]
+    assert counts(checked) == {
+        "good": 1,
+        "missing": 2,
+        "bad_sigma": 3,
+        "outside_domain": 1,
+        "outside_window": 1,
+        "time_order": 1,
+    }
+    assert good(checked).sizes["obs"] == 1
+    assert good(check(checked)).sizes["obs"] == 1, "flags stay"
+
+
+def test_the_window_is_open_at_its_start_and_closed_at_its_end():
+    obs = check(container(4, time=np.array([1.0, 2, 3, 4])), 1.0, 3.0)
+    assert obs["qc"].values.tolist() == [QC["outside_window"], 0, 0, QC["outside_window"]]
+
+
+def test_longitudes_are_compared_around_the_globe():
+    obs = observations(np.zeros(4), 1.0, np.arange(4.0), lon=np.array([359.0, 1.0, -1.0, 20.0]), lat=np.zeros(4))
+    assert (check(obs, box=(-5.0, 5.0, -1, 1))["qc"].values == 0).tolist() == [True, True, True, False]
+    assert (check(obs, box=(355.0, 365.0, -1, 1))["qc"].values == 0).tolist() == [True, True, True, False]
+
+
+def test_missing_dates_are_flagged():
+    time = np.array(["2002-01-15", "NaT", "2002-01-16"], dtype="datetime64[ns]")
+    obs = check(observations(np.zeros(3), 1.0, time, lon=np.zeros(3), lat=np.zeros(3)))
+    assert obs["qc"].values.tolist() == [0, QC["missing"], 0]
+
+
+def test_a_dataset_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match=r"lacks.*sigma"):
+        check(container().drop_vars("sigma"))
+
+
+def test_joining_keeps_names_and_sorts_by_time():
+    a = container(2, time=np.array([1.0, 5.0]), channels=["ssh"], platforms=["A"], units=["m"])
+    b = container(2, time=np.array([0.5, 3.0]), channels=["tb"], platforms=["B"], units=["K"])
+    both = concatenate([a, b])
+    assert both["time"].values.tolist() == [0.5, 1.0, 3.0, 5.0]
+    assert [names(both, "channel")[c] for c in both["channel"].values] == ["tb", "ssh", "tb", "ssh"]
+    assert both["channel"].attrs["channel_units"] == ["m", "K"]
+    assert without(both, "A")["time"].values.tolist() == [0.5, 3.0]
+    with pytest.raises(ValueError, match="no platform 'C'; there are A, B"):
+        without(both, "C")
+
+
+def test_thinning_flags_what_it_leaves_out():
+    obs = thin(container(6), 3)
+    assert np.flatnonzero(obs["qc"].values == 0).tolist() == [0, 3]
+    assert counts(obs)["thinned"] == 4
+
+
+def test_superobs_are_weighted_means_with_the_error_of_means():
+    obs = container(
+        4, value=np.array([1.0, 3.0, 10.0, np.nan]), sigma=np.array([1.0, 0.5, 1.0, 1.0]), x=np.array([0.1, 0.3, 5, 5])
+    )
+    out = superob(check(obs), dx=1.0, dt=100.0)
+    assert out["count"].values.tolist() == [2, 1]
+    np.testing.assert_allclose(out["value"], [(1 + 3 * 4) / 5, 10.0])
+    np.testing.assert_allclose(out["sigma"], [np.sqrt(1 / 5), 1.0])
+    np.testing.assert_allclose(out["x"], [(0.1 + 0.3 * 4) / 5, 5.0])
+    together = superob(check(obs), dx=1.0, dt=100.0, correlated=1.0)
+    np.testing.assert_allclose(together["sigma"], [np.sqrt(2 / 5), 1.0])
+
+
+def test_departures_are_written_back():
+    obs = with_departures(container(3), np.array([0.5, 1.0, 2.0]), np.zeros(3))
+    assert obs["omb"].values.tolist() == [-0.5, 0.0, 0.0]
+    assert obs["oma"].values.tolist() == [0.0, 1.0, 2.0]
