@@ -256,6 +256,7 @@ def row(results: dict[str, Any]) -> dict[str, float]:
 def run(o: Options) -> None:
     out = folder(o.out or Path("runs") / f"qg_assimilate-{o.method}")
     s = prepare(o)
+    build(o, s)  # refuses what no method can use before anything is written
     used, days = sum(len(w) for w in s.windows), testbed.WINDOW * s.step.dt / DAY
     print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {s.flags}")
     chosen = METHODS if o.method == "all" else (o.method,)

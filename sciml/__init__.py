@@ -1,6 +1,11 @@
 """Scientific machine learning for PDEs and geoscience on shared xarray grids."""
 
 from sciml import plot, score, spectra
+from sciml.assim.cycle import cycle
+from sciml.assim.ensemble import EnKF
+from sciml.assim.local import LETKF
+from sciml.assim.optimal import OptimalInterpolation, ThreeDVar
+from sciml.assim.variational import FourDVar
 from sciml.data import from_dataset, open_run, to_dataset
 from sciml.equation.advection import Advection
 from sciml.equation.base import Equation, Term
@@ -16,30 +21,41 @@ from sciml.equation.stability import stability, vertical_modes
 from sciml.equation.vorticity import Vorticity
 from sciml.grid import Grid
 from sciml.initial import random_field, random_pv, rossby_wave, taylor_green
+from sciml.instruments import Instrument, simulate
+from sciml.observe import Channel, Operator, windows
 from sciml.rollout import BlowUp, Trajectory, rollout
 from sciml.spectra import diagnostics, isotropic
 from sciml.step import STEPPERS, State, Step, ab3, etdrk4, euler, imex, rk4
 
 __version__ = "0.1.0"
 __all__ = [
+    "LETKF",
     "STEPPERS",
     "Advection",
     "BlowUp",
     "Burgers",
+    "Channel",
+    "EnKF",
     "Equation",
+    "FourDVar",
     "Grid",
+    "Instrument",
     "KuramotoSivashinsky",
     "LayeredQG",
     "Lorenz63",
     "Lorenz96",
+    "Operator",
+    "OptimalInterpolation",
     "State",
     "Step",
     "SurfaceQG",
     "Term",
+    "ThreeDVar",
     "Trajectory",
     "TwoLayerQG",
     "Vorticity",
     "ab3",
+    "cycle",
     "diagnostics",
     "etdrk4",
     "euler",
@@ -57,9 +73,11 @@ __all__ = [
     "rollout",
     "rossby_wave",
     "score",
+    "simulate",
     "spectra",
     "stability",
     "taylor_green",
     "to_dataset",
     "vertical_modes",
+    "windows",
 ]

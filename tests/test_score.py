@@ -73,3 +73,51 @@ def test_table():
     for word, cell in (("EKE", "0.33333"), ("heading", "2")):
         assert head.index(word) + len(word) == one.rindex(cell) + len(cell), "right-aligned"
     assert score.table({}) == ""
+
+
+# -- scores of analyses ----------------------------------------------------------------------------------------------
+def test_block_bootstrap_covers_the_mean_of_a_correlated_series():
+    """Nine in ten 90 % intervals of AR(1) series hold the true mean; blocks of one are far too narrow."""
+    rng = np.random.default_rng(0)
+    held = {1: 0, 25: 0}
+    for seed in range(60):
+        e = rng.standard_normal(400)
+        for i in range(1, 400):
+            e[i] += 0.8 * e[i - 1]
+        for block in held:
+            low, high = score.block_bootstrap(e, block, seed, samples=400, level=0.9)
+            held[block] += low < 0 < high
+    assert 0.75 < held[25] / 60 <= 1
+    assert held[1] / 60 < 0.6
+
+
+def test_crps_of_a_normal_ensemble():
+    """sigma (2 phi(z) - 1/sqrt(pi) + z (2 Phi(z) - 1)) for a normal forecast (Gneiting et al. 2005, eq. 5)."""
+    rng = np.random.default_rng(0)
+    ensemble = rng.standard_normal((4000, 3))
+    z = np.array([0.0, 1.0, -2.0])
+    expected = z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi)
+    np.testing.assert_allclose(score.crps(ensemble, z), expected, atol=0.03)
+    few = np.mean([score.crps(rng.standard_normal((3, 1)), np.zeros(1)) for _ in range(20000)])
+    assert few == pytest.approx(expected[0], abs=0.01), "the fair version has no bias for small ensembles"
+
+
+def test_ranks_are_flat_for_a_reliable_ensemble_and_u_shaped_for_a_narrow_one():
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal(20000)
+    flat = score.rank_histogram(rng.standard_normal((9, 20000)), truth)
+    assert flat.sum() == 20000
+    assert flat.shape == (10,)
+    assert abs(flat - 2000).max() < 200
+    narrow = score.rank_histogram(0.3 * rng.standard_normal((9, 20000)), truth)
+    assert min(narrow[0], narrow[-1]) > 2 * narrow[4]
+
+
+def test_desroziers_finds_the_observation_error():
+    """For the optimal gain B / (B + R) of scalars, mean(omb oma) = R."""
+    rng = np.random.default_rng(0)
+    B, R = 2.0, 0.5
+    omb = np.sqrt(R) * rng.standard_normal(100000) - np.sqrt(B) * rng.standard_normal(100000)
+    found = score.desroziers(omb, omb * R / (B + R), np.sqrt(R))
+    assert found["observation"] == pytest.approx(1.0, abs=0.02)
+    assert found["innovation"] == pytest.approx((B + R) / R, rel=0.02)

@@ -1,0 +1,126 @@
+"""The assimilation case: its files and refusals; the test bed and its sample data."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sciml import testbed
+from sciml.assim.base import trajectory
+from sciml.data import write_netcdf
+from sciml.observations import counts, names
+from sciml.step import State
+from tests import ROOT
+from tests.case_fixtures import refused
+
+CASE = "qg_assimilate"
+SHORT = "--method oi --days 5 --members 4".split()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--days", "4000"], r"--days must be from 5 to 400"),
+    (["--members", "1"], r"--members must be at least 2"),
+    (["--members", "1000", "--method", "letkf"], r"the climatology has 96 snapshots"),
+    (["--observations", "nowhere.nc"], r"no observations at nowhere.nc; make it with"),
+    (["--leave-out", "nobody"], r"no platform 'nobody'; there are altimeter_1"),
+    (["--method", "letkf", "--radius", "-1"], r"radius must be positive"),
+])  # fmt: skip
+def test_requests_that_cannot_be_met(call, tmp_path, arguments, message):
+    refused(call(*SHORT, "--out", tmp_path / "o", *arguments, case=CASE), message)
+
+
+def test_damaged_observations_are_refused(call, tmp_path):
+    whole = (ROOT / "data" / "qg_satellite.nc").read_bytes()
+    (tmp_path / "cut.nc").write_bytes(whole[: len(whole) // 3])
+    refused(call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "cut.nc", case=CASE), "cut.nc")
+    with xr.open_dataset(ROOT / "data" / "qg_satellite.nc", decode_times=False) as ds:
+        nameless = ds.load()
+    del nameless.attrs["channels"]
+    write_netcdf(nameless, tmp_path / "nameless.nc")
+    ended = call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "nameless.nc", case=CASE)
+    refused(ended, "do not say what their channels measure")
+
+
+def test_unusable_observations_are_counted_and_not_used(call, tmp_path):
+    with xr.open_dataset(ROOT / "data" / "qg_satellite.nc", decode_times=False) as ds:
+        ds = ds.load()
+    ds["value"][:7] = np.nan
+    ds["sigma"][7:10] = -1.0
+    ds["x"][10:12] = 9e9
+    write_netcdf(ds, tmp_path / "bad.nc")
+    ended = call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "bad.nc", case=CASE)
+    assert ended.status == 0
+    flags = json.loads((tmp_path / "o" / "summary.json").read_text())["results"]["flags"]
+    assert (flags["missing"], flags["bad_sigma"], flags["outside_domain"]) == (7, 3, 2)
+    with xr.open_dataset(tmp_path / "o" / "departures.nc", decode_times=False) as departures:
+        assert departures.sizes["obs"] == flags["good"]
+        assert np.isfinite(departures["omb"].values).all()
+
+
+def test_analysis_beats_climatology_within_thirty_days(call, tmp_path):
+    results = {}
+    for method in ("climatology", "letkf"):
+        ended = call(
+            "--method",
+            method,
+            "--days",
+            "30",
+            "--skip-days",
+            "20",
+            "--members",
+            "24",
+            "--out",
+            tmp_path / method,
+            case=CASE,
+        )
+        assert ended.status == 0
+        results[method] = json.loads((tmp_path / method / "summary.json").read_text())["results"]
+    one, both = results["climatology"]["analysis_psi"], results["letkf"]["analysis_psi"]
+    assert 0.7 < one[0] < 1.4, "errors of the climatology are about its standard deviation"
+    assert both[0] < 0.75 * one[0]
+    assert both[1] < 0.9 * one[1]
+    low, high = results["letkf"]["analysis_psi_interval"][0]
+    assert low <= both[0] <= high
+    with xr.open_dataset(tmp_path / "letkf" / "analysis.nc", decode_times=False) as ds:
+        assert {"psi_analysis", "psi_background", "q_analysis", "psi_spread"} <= set(ds)
+
+
+# -- the data set ----------------------------------------------------------------------------------------------------
+def test_sample_observations_fit_their_truth():
+    """Innovations of the truth itself, at window ends only, have the stated error: channel by channel."""
+    with xr.open_dataset(ROOT / "data" / "qg_satellite.nc", decode_times=False) as obs:
+        obs = obs.load()
+    with xr.open_dataset(ROOT / "data" / "qg_satellite_truth.nc", decode_times=False) as truth:
+        q = torch.as_tensor(truth["q"].values[40]).double()
+        start = float(truth["time"][40])
+    eq = testbed.model()
+    step = testbed.stepper(eq)
+    states, _ = trajectory(step, State(eq.init(q), start), 4 * testbed.WINDOW)
+    H = testbed.operator_of(obs, eq)
+    inside = obs.isel(obs=np.flatnonzero((obs["time"] > start) & (obs["time"] <= start + 4 * testbed.WINDOW * step.dt)))
+    exact = H(states, H.samples(inside, start, step.dt, 4 * testbed.WINDOW), inside.sizes["obs"]).numpy()
+    standard = (inside["value"].values - exact) / inside["sigma"].values
+    for code, name in enumerate(names(obs, "channel")):
+        own = standard[inside["channel"].values == code]
+        assert 0.8 < np.sqrt(np.mean(own**2)) < 1.25, name
+    assert counts(obs) == {"good": obs.sizes["obs"]}
+    assert set(names(obs, "platform")) == {"altimeter_1", "altimeter_2", "altimeter_3", "swath", "radiometer"}
+
+
+def test_models_differ_as_described():
+    perfect, imperfect = testbed.model(), testbed.model("imperfect")
+    assert float(perfect.rek) == pytest.approx(2 * float(imperfect.rek))
+    assert imperfect.rd > perfect.rd
+    assert float(testbed.topography(perfect.grid).std()) == pytest.approx(testbed.ROUGHNESS)
+    z = perfect.init(torch.zeros(2, 64, 64, dtype=torch.float64) + 1e-6 * torch.randn(64, 64, dtype=torch.float64))
+    a, b = perfect.tendency(z), imperfect.tendency(z)
+    assert (a - b).norm() > 0.01 * a.norm()
+    with pytest.raises(ValueError, match="'perfect' or 'imperfect'"):
+        testbed.model("good")
+
+
+def test_channels_of_unknown_kind_are_refused():
+    with pytest.raises(ValueError, match="unknown kind 'lidar'; there are ssh"):
+        testbed.channel(testbed.model().grid, dict(name="a", kind="lidar", sigma=1.0, units="1"))
