@@ -189,7 +189,8 @@ def error_spectra(grid, error, truth):
             density = (grid.weight * z[:, lev].abs() ** 2).mean(0)
             k, spectrum = isotropic(grid, density)
             ax.loglog(k[1:], spectrum[1:], style, color=f"C{lev}", label=f"layer {lev + 1}: {name}")
-    ax.set(xlabel="k (rad m⁻¹)", ylabel="variance of ψ per k (m⁵ s⁻²)")
+    top = ax.get_ylim()[1]
+    ax.set(xlabel="k (rad m⁻¹)", ylabel="variance of ψ per k (m⁵ s⁻²)", ylim=(1e-10 * top, top))
     ax.legend(fontsize=8)
     ax.grid(alpha=0.3)
     return figure
