@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciml.grid import Grid
+
 FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "time_order", "land", "edited",
          "gross_error", "thinned")  # fmt: skip
 """Meanings of ``qc``: 0 is the first, and so on."""
@@ -236,3 +238,45 @@ def with_departures(obs: xr.Dataset, background: np.ndarray, analysis: np.ndarra
     return obs.assign({
         n: ("obs", obs["value"].values - np.asarray(h), {"long_name": t, "units": units}) for n, (t, h) in both.items()
     })  # fmt: skip
+
+
+# -- gridded view ----------------------------------------------------------------------------------------------------
+def gridded(obs: xr.Dataset, grid: Grid, start: float, end: float, frames: int = 1) -> xr.Dataset:
+    """Good observations of ``(start, end]`` in cells of a periodic grid, ``(frame, channel, y, x)``.
+
+    ``value`` is the mean weighted by ``1 / sigma^2``, ``mask`` says where there is one, ``count`` how many, ``sigma``
+    is ``(sum 1 / sigma_i^2)^(-1/2)``, ``age`` the mean time before ``end`` [s]; all are 0 where there is none.
+    """
+    if frames < 1 or not end > start:
+        raise ValueError(f"a gridded view needs frames >= 1 and end > start, got {frames}, {start:g} and {end:g}")
+    if "x" not in obs.variables:
+        raise ValueError("a gridded view needs observations with x and y")
+    used = good(obs)
+    time = used["time"].values
+    used = used.isel(obs=np.flatnonzero((time > start) & (time <= end)))
+    time = used["time"].values
+    frame = np.clip(np.ceil((time - start) / (end - start) * frames).astype(int) - 1, 0, frames - 1)
+    column = np.round((used["x"].values - grid.x0) / grid.dx).astype(int) % grid.nx
+    row = np.round((used["y"].values - grid.y0) / grid.dy).astype(int) % grid.ny
+    channels = names(obs, "channel")
+    shape = (frames, len(channels), grid.ny, grid.nx)
+    cell = np.ravel_multi_index((frame, used["channel"].values.astype(int), row, column), shape)
+    weight = used["sigma"].values ** -2.0
+
+    def total(a: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(cell, a, minlength=int(np.prod(shape))).reshape(shape)
+
+    count, weights = total(), total(weight)
+    safe = np.where(count > 0, weights, 1.0)
+    filled = {
+        "value": (total(weight * used["value"].values) / safe, obs["value"].attrs),
+        "mask": (count > 0, {"long_name": "whether there is an observation", "units": "1"}),
+        "count": (count.astype(np.int32), {"long_name": "number of observations", "units": "1"}),
+        "sigma": (np.where(count > 0, safe**-0.5, 0.0), obs["sigma"].attrs),
+        "age": (total(weight * (end - time)) / safe, {"long_name": "time before the end of the window", "units": "s"}),
+    }
+    data = {n: (("frame", "channel", "y", "x"), a, {k: v for k, v in attrs.items() if k in ("long_name", "units")})
+            for n, (a, attrs) in filled.items()}  # fmt: skip
+    edges = start + (end - start) * (np.arange(frames) + 0.5) / frames
+    when = ("frame", edges, {"units": "s", "long_name": "middle of the frame"})
+    return xr.Dataset(data, {**grid.coords(), "channel": channels, "frame": when}, {"start": start, "end": end})

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from sciml.grid import Grid
 from sciml.observations import (
     QC,
     check,
     concatenate,
     counts,
     good,
+    gridded,
     names,
     observations,
     superob,
@@ -120,3 +122,37 @@ def test_departures_are_written_back():
     obs = with_departures(container(3), np.array([0.5, 1.0, 2.0]), np.zeros(3))
     assert obs["omb"].values.tolist() == [-0.5, 0.0, 0.0]
     assert obs["oma"].values.tolist() == [0.0, 1.0, 2.0]
+
+
+# -- gridded view ----------------------------------------------------------------------------------------------------
+def test_the_gridded_view_by_hand():
+    grid = Grid(4, 2, Lx=4.0, Ly=2.0)  # points at 0.5, 1.5, ...
+    obs = container(
+        6, value=np.array([1.0, 3.0, 7.0, 9.0, 5.0, np.nan]), sigma=np.array([1.0, 0.5, 1, 1, 2, 1]),
+        time=np.array([1.0, 2.0, 3.0, 8.0, 99.0, 4.0]), x=np.array([0.4, 0.6, 3.9, 2.5, 0, 0]),
+        y=np.array([0.5, 0.5, 1.5, 0.5, 0, 0]), channel=np.array([0, 0, 0, 1, 0, 0]), channels=["a", "b"],
+    )  # fmt: skip
+    view = gridded(check(obs), grid, 0.0, 10.0, frames=2)
+    assert dict(view.sizes) == {"frame": 2, "channel": 2, "y": 2, "x": 4}
+    assert int(view["count"].sum()) == 4, "neither the missing one nor the one outside the window"
+    both = view.sel(channel="a").isel(frame=0, y=0, x=0)
+    assert float(both["value"]) == (1 + 4 * 3) / 5
+    assert float(both["sigma"]) == pytest.approx(5**-0.5)
+    assert float(both["age"]) == pytest.approx((1 * 9 + 4 * 8) / 5)
+    assert float(view["value"].sel(channel="a").isel(frame=0, y=1, x=3)) == 7.0
+    assert float(view["value"].sel(channel="b").isel(frame=1, y=0, x=2)) == 9.0
+    assert (view["mask"] == (view["count"] > 0)).all()
+    assert float(view["value"].where(~view["mask"], 0.0).max()) == 0.0
+    assert view["frame"].values.tolist() == [2.5, 7.5]
+
+
+def test_the_gridded_view_wraps_around_and_refuses_what_makes_no_sense():
+    grid = Grid(4, 2, Lx=4.0, Ly=2.0)
+    obs = container(1, time=np.array([1.0]), x=np.array([4.2]), y=np.array([2.2]))
+    view = gridded(obs, grid, 0.0, 1.0)
+    assert np.argwhere(view["mask"].values).tolist() == [[0, 0, 0, 0]]
+    with pytest.raises(ValueError, match="frames >= 1 and end > start"):
+        gridded(obs, grid, 1.0, 1.0)
+    real = observations(np.zeros(1), 1.0, np.zeros(1), lon=np.zeros(1), lat=np.zeros(1))
+    with pytest.raises(ValueError, match="with x and y"):
+        gridded(real, grid, 0.0, 1.0)
