@@ -54,6 +54,13 @@ def trajectory(step: Step, state: State, n: int) -> tuple[Tensor, State]:
     return torch.stack(kept), state
 
 
+def forecast(step: Step, background: State, window: Window) -> tuple[Tensor, State, Tensor]:
+    """Trajectory through the window, its end, and the equivalents of the observations, without gradients."""
+    with torch.no_grad():
+        states, end = trajectory(step, background, window.steps)
+        return states, end, window.equivalents(states)
+
+
 def restarted(state: State, z: Tensor) -> State:
     """The state with other fields; tendencies remembered by multi-step methods do not belong to them."""
     return state._replace(z=z, memory=())

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, innovations, restarted, trajectory
+from sciml.assim.base import Analysed, forecast, innovations, restarted
 from sciml.observe import Window
 from sciml.step import State, Step
 
@@ -103,9 +103,8 @@ class EnKF:
 
     def __call__(self, background: State, window: Window, step: Step, memory: Tensor | None = None) -> Analysed:
         generator = generator_of(memory, self.seed)
+        _, end, equivalents = forecast(step, background, window)
         with torch.no_grad():
-            states, end = trajectory(step, background, window.steps)
-            equivalents = window.equivalents(states)
             z = end.z
             if len(window):
                 Y, d = anomalies_and_innovation(window, equivalents)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Space, restarted, trajectory
+from sciml.assim.base import Analysed, Space, forecast, restarted
 from sciml.assim.ensemble import anomalies_and_innovation, generator_of, inflated, rotation, spread_info, symmetric
 from sciml.grid import Grid
 from sciml.observe import Window
@@ -61,9 +61,8 @@ class LETKF:
     def __call__(self, background: State, window: Window, step: Step, memory: Memory | None = None) -> Analysed:
         generator = generator_of(memory and memory.generator, self.seed)
         inflation = memory.inflation if memory else 1.0
+        _, end, equivalents = forecast(step, background, window)
         with torch.no_grad():
-            states, end = trajectory(step, background, window.steps)
-            equivalents = window.equivalents(states)
             z = end.z
             if len(window):
                 Y, d = anomalies_and_innovation(window, equivalents)

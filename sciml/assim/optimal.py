@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Covariance, restarted, trajectory
+from sciml.assim.base import Analysed, Covariance, forecast, restarted, trajectory
 from sciml.assim.minimise import gauss_newton
 from sciml.observe import Window
 from sciml.step import State, Step
@@ -19,8 +19,8 @@ from sciml.step import State, Step
 
 def free_run(background: State, window: Window, step: Step, memory=None) -> Analysed:
     """No analysis: the forecast of the initial state (persistence of errors; an upper bound)."""
-    states, end = trajectory(step, background, window.steps)
-    return Analysed(end, end, window.equivalents(states))
+    _, end, equivalents = forecast(step, background, window)
+    return Analysed(end, end, equivalents)
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,11 @@ class ThreeDVar:
     """take shorter steps where the full one makes the cost larger"""
 
     def __call__(self, background: State, window: Window, step: Step, memory=None) -> Analysed:
-        with torch.no_grad():
-            states, end = trajectory(step, background, window.steps)
+        states, end, equivalents = forecast(step, background, window)
         g = in_error_units(window, states, self.covariance)
         v = torch.zeros(self.covariance.shape, dtype=window.value.dtype, device=window.value.device)
         v, costs = gauss_newton(g, window.value / window.sigma, v, self.outer, self.inner, self.tolerance, self.halve)
         with torch.no_grad():
-            equivalents = window.equivalents(states)
             done = carried(step, background, window, states, end, self.covariance(v), self.middle, equivalents)
         return done._replace(info={"cost_before": costs[0], "cost_after": costs[-1]})
 

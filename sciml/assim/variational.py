@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Covariance, restarted, trajectory
+from sciml.assim.base import Analysed, Covariance, forecast, restarted, trajectory
 from sciml.assim.minimise import Map, gauss_newton
 from sciml.observe import Window
 from sciml.step import State, Step
@@ -51,9 +51,7 @@ class FourDVar:
 
     def __call__(self, background: State, window: Window, step: Step, memory: Past | None = None) -> Analysed:
         past = memory or Past((), (), ())
-        with torch.no_grad():
-            states, end = trajectory(step, background, window.steps)
-            equivalents = window.equivalents(states)
+        _, end, equivalents = forecast(step, background, window)
         windows, priors = (*past.windows, window), (*past.priors, background)
         guesses = (*past.guesses, background.z)
         prior = priors[0]
