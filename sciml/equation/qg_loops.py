@@ -21,15 +21,15 @@ def array(t: Tensor) -> np.ndarray:
 
 
 @compiled
-def velocity(z, A, k, l, out):  # noqa: E741
-    """Coefficients of ``u + i v = i (d_x + i d_y) psi`` of every layer, at all k; psi = A z."""
-    members, n, columns, rows = z.shape
-    up, ny = (rows + 1) // 2, out.shape[2]  # rows l >= 0; the others go to the end, behind a gap of zeros
-    out[:, :, up : ny - rows + up] = 0
+def velocity(z, A, k, l, first, high, ny, out):  # noqa: E741
+    """Rows of ``u + i v = i (d_x + i d_y) psi`` of every layer at k = first .., then at -high .. -1; psi = A z."""
+    members, n, _, rows = z.shape
+    up = (rows + 1) // 2  # rows l >= 0; the others go to the end, behind a gap of zeros
+    columns = out.shape[1] - max(0, high - max(first, 1) + 1)
     psi, mirror, w = np.empty(rows, z.dtype), np.empty(rows, z.dtype), np.empty(rows, z.dtype)
     for f in range(members * n):
         m, i = divmod(f, n)
-        for c in range(columns):
+        for c in range(first, first + columns):
             for r in range(rows):
                 psi[r] = A[i, 0, c, r] * z[m, 0, c, r]
             for j in range(1, n):
@@ -39,97 +39,92 @@ def velocity(z, A, k, l, out):  # noqa: E741
             mirror[0] = psi[0]
             for r in range(1, rows):
                 mirror[r] = psi[rows - r]
-            other = out.shape[1] - c
-            if c == 0 or other < columns:  # k = 0 and Nyquist: real fields have no other half
+            if c == 0 or c > high:  # k = 0 and Nyquist: real fields have no other half
                 for r in range(rows):
                     psi[r] = 0.5 * complex(psi[r].real + mirror[r].real, psi[r].imag - mirror[r].imag)
             else:
                 for r in range(rows):
                     p, q = mirror[r].real, mirror[r].imag
                     w[r] = complex(k[c] * p - l[r] * q, -k[c] * q - l[r] * p)
-                out[f, other, :up] = w[:up]
-                out[f, other, ny - rows + up :] = w[up:]
+                spread(w, out[f, columns + high - c], up, ny)
             for r in range(rows):
                 p, q = psi[r].real, psi[r].imag
                 w[r] = complex(l[r] * q - k[c] * p, -k[c] * q - l[r] * p)
-            out[f, c, :up] = w[:up]
-            out[f, c, ny - rows + up :] = w[up:]
+            spread(w, out[f, c - first], up, ny)
 
 
 @compiled
-def turn(f, out, first, columns, nx):
-    """Rows k (0 .. K, -K .. -1) of some y into a row for each y, with zeros for the k that are not kept."""
+def spread(kept, out, up, ny):
+    """The kept coefficients into a row, with zeros for the others."""
+    out[:up] = kept[:up]
+    out[up : ny - kept.size + up] = 0
+    out[ny - kept.size + up : ny] = kept[up:]
+
+
+@compiled
+def turn(f, out, ny, places):
+    """Rows with y along them into rows with x along them; row c goes to column places[c]."""
     fields, rows, _ = f.shape
-    gap = nx - rows
     for i in range(fields):
-        for y in range(out.shape[1]):
-            out[i, y, columns : columns + gap] = 0
-        for c in range(rows):
-            to = c if c < columns else c + gap
-            row = f[i, c, first : first + out.shape[1]]
-            for y in range(row.size):
-                out[i, y, to] = row[y]
+        for y in range(ny):
+            row = out[i, y]
+            for c in range(rows):
+                row[places[c]] = f[i, c, y]
 
 
 @compiled
-def turn_back(f, out, first, columns, nx):
-    """The reverse of ``turn``."""
-    fields, rows, _ = out.shape
-    gap = nx - rows
+def turn_back(f, out, first, places):
+    """The reverse of ``turn``, of the values y = first ..."""
+    fields, width, _ = f.shape
     for i in range(fields):
-        for c in range(rows):
-            source = c if c < columns else c + gap
-            row = out[i, c, first : first + f.shape[1]]
-            for y in range(row.size):
+        for c in range(places.size):
+            row, source = out[i, c, first : first + width], places[c]
+            for y in range(width):
                 row[y] = f[i, y, source]
 
 
 @compiled
-def turn_real(f, out, first, width, nx):
-    """Rows k >= 0 of real fields into rows of ``f(y) + i f(y + half)`` at all k."""
+def turn_real(f, out, first, ny, nx):
+    """Rows k = first .. of real fields into rows ``f(2 y) + i f(2 y + 1)``, at k and -k."""
     fields, columns, _ = f.shape
-    half = out.shape[1]
     for i in range(fields):
-        for c in range(columns):
-            row = f[i, c, first : first + width]
-            for y in range(half):
-                a = row[y]
-                b = row[y + half] if y + half < width else 0 * a
-                if c == 0 or 2 * c == nx:
-                    out[i, y, c] = complex(a.real, b.real)
+        for y in range(0, ny, 2):
+            row = out[i, y // 2]
+            for c in range(columns):
+                k, a = first + c, f[i, c, y]
+                b = f[i, c, y + 1] if y + 1 < ny else 0 * a
+                if k == 0 or 2 * k == nx:
+                    row[k] = complex(a.real, b.real)
                 else:
-                    out[i, y, c] = complex(a.real - b.imag, a.imag + b.real)
-                    out[i, y, nx - c] = complex(a.real + b.imag, b.real - a.imag)
+                    row[k] = complex(a.real - b.imag, a.imag + b.real)
+                    row[nx - k] = complex(a.real + b.imag, b.real - a.imag)
 
 
 @compiled
-def turn_real_back(f, out, first, width, nx):
-    """The reverse of ``turn_real``."""
-    fields, columns, _ = out.shape
-    half = f.shape[1]
+def turn_real_back(f, out, first, ny, nx):
+    """The reverse of ``turn_real``, of the values y = first ..."""
+    fields, pairs, _ = f.shape
     for i in range(fields):
-        for c in range(columns):
-            row = out[i, c, first : first + width]
-            other = nx - c if c > 0 else 0
-            for y in range(half):
-                a, b = f[i, y, c], f[i, y, other]
-                row[y] = complex(0.5 * (a.real + b.real), 0.5 * (a.imag - b.imag))
-                if y + half < width:
-                    row[y + half] = complex(0.5 * (a.imag + b.imag), 0.5 * (b.real - a.real))
+        for c in range(out.shape[1]):
+            row = out[i, c, first:ny]
+            for p in range(pairs):
+                a, b = f[i, p, c], f[i, p, nx - c if c > 0 else 0]
+                row[2 * p] = complex(0.5 * (a.real + b.real), 0.5 * (a.imag - b.imag))
+                if 2 * p + 1 < row.size:
+                    row[2 * p + 1] = complex(0.5 * (a.imag + b.imag), 0.5 * (b.real - a.real))
 
 
 @compiled
 def square(w, J, n):
-    """``w^2`` of each layer in place, and ``J = u_i v_i+1 - v_i u_i+1`` of each interface, two halves as one."""
+    """``w^2`` of each layer in place, and ``J = u_i v_i+1 - v_i u_i+1`` of each interface, two rows as one."""
     fields, width, nx = w.shape
     for f in range(fields):
         m, i = divmod(f, n)
         if i + 1 < n:
             here, next, coupling = w[f], w[f + 1], J[m * (n - 1) + i]
-            half = len(coupling)
-            for y in range(half):
-                other = y + half if y + half < width else y
-                couple(here[y], next[y], here[other], next[other], coupling[y])
+            for y in range(0, width, 2):
+                other = min(y + 1, width - 1)
+                couple(here[y], next[y], here[other], next[other], coupling[y // 2])
         for y in range(width):
             row = w[f, y]
             for x in range(nx):
@@ -147,29 +142,29 @@ def couple(a, b, c, d, out):
 
 @compiled
 def multiply(w, q, n):
-    """``w q`` of each layer in place; q has two halves as one."""
+    """``w q`` of each layer in place; q has two rows as one."""
     fields, width, nx = w.shape
-    half = q.shape[1]
     for f in range(fields):
         for y in range(width):
-            row, factor = w[f, y], q[f, y].real if y < half else q[f, y - half].imag
+            row, factor = w[f, y], q[f, y // 2].imag if y % 2 else q[f, y // 2].real
             for x in range(nx):
                 row[x] = complex(row[x].real * factor[x], row[x].imag * factor[x])
 
 
 @compiled
-def collect(F, J, factor, exact, below, above, out):
-    """``a F +- conj(a F')``, where ``F'(k, l) = F(-k, -l)``, and ``-+ S J`` between neighbours where ``exact``."""
-    members, n, columns, rows = out.shape
-    up, ny = (rows + 1) // 2, F.shape[2]
+def collect(F, J, factor, exact, below, above, first, high, ny, z, L, out):
+    """``a F +- conj(a F') + L z``, with ``F'(k, l) = F(-k, -l)``; where ``exact``, neighbours exchange ``S J``."""
+    members, n, _, rows = out.shape
+    up = (rows + 1) // 2
+    columns = F.shape[1] - max(0, high - max(first, 1) + 1)
     here, mirror = np.empty(rows, F.dtype), np.empty(rows, F.dtype)
     for f in range(members * n):
         m, i = divmod(f, n)
-        for c in range(columns):
+        for c in range(first, first + columns):
             target, a = out[m, i, c], factor[c]
-            other = F.shape[1] - c
-            other = F[f, c if c == 0 or other < columns else other]
-            here[:up], here[up:] = F[f, c, :up], F[f, c, ny - rows + up :]
+            row = F[f, c - first]
+            other = row if c == 0 or c > high else F[f, columns + high - c]
+            here[:up], here[up:] = row[:up], row[ny - rows + up : ny]
             mirror[0] = other[0]
             for r in range(1, rows - up + 1):
                 mirror[r] = other[ny - r]
@@ -184,9 +179,13 @@ def collect(F, J, factor, exact, below, above, out):
                 for r in range(rows):
                     target[r] = a[r] * here[r] - np.conj(a[r] * mirror[r])
             if exact and i + 1 < n:
-                add_product(target, -below[i], J[m * (n - 1) + i, c], up)
+                add_product(target, -below[i], J[m * (n - 1) + i, c - first, :ny], up)
             if exact and i > 0:
-                add_product(target, above[i - 1], J[m * (n - 1) + i - 1, c], up)
+                add_product(target, above[i - 1], J[m * (n - 1) + i - 1, c - first, :ny], up)
+            for j in range(len(L)):
+                row, state = L[i, j, c], z[m, j, c]
+                for r in range(rows):
+                    target[r] += row[r] * state[r]
 
 
 @compiled
@@ -199,24 +198,11 @@ def add_product(out, factor, padded, up):
         out[r] += factor * padded[gap + r]
 
 
-@compiled
-def apply_linear(L, z, out):
-    """out += L z."""
-    members, n, columns, rows = z.shape
-    for m in range(members):
-        for i in range(n):
-            for c in range(columns):
-                target = out[m, i, c]
-                for j in range(n):
-                    row, state = L[i, j, c], z[m, j, c]
-                    for r in range(rows):
-                        target[r] += row[r] * state[r]
-
-
 def add_up(z: Tensor, fs: Sequence[Tensor], weights: Sequence[float], factor: Tensor | None) -> Tensor:
     """``factor (z + sum_i weights_i fs_i)`` for up to four ``fs``; ``factor`` has the shape of the last axes of z."""
     out = torch.empty_like(z, memory_format=torch.contiguous_format)
-    a, b, c, d = (array(f) for f in (*fs, *[fs[0]] * (4 - len(fs))))
+    arrays = [array(f) for f in fs]
+    a, b, c, d = arrays + arrays[:1] * (4 - len(fs))
     w = small_array(tuple(weights), z.dtype)
     mask = w[:0] if factor is None else array(factor)
     summed(array(z), a, b, c, d, out.numpy(), w, mask)

@@ -1,4 +1,4 @@
-r"""``qg_fast.py`` on the CPU: FFTW's transforms (pyfftw) and compiled loops (``qg_loops.py``), some columns at a time.
+r"""``qg_fast.py`` on the CPU: FFTW's transforms (pyfftw) and compiled loops (``qg_loops.py``), some rows at a time.
 
 Two real fields make one complex field. With :math:`w = u + i v` and :math:`F'(k, l) = F(-k, -l)`, all that a layer
 needs is :math:`F = \widehat{w^2}` on dealiased grids (Basdevant's form) and :math:`F = \widehat{w q}` on aliased ones:
@@ -6,14 +6,17 @@ needs is :math:`F = \widehat{w^2}` on dealiased grids (Basdevant's form) and :ma
 .. math:: -\widehat{J(\psi, \nabla^2\psi)} = a F + \overline{a F'}, \quad a = -\tfrac{i}{4} (k - i l)^2, \qquad
           -\widehat{\nabla\cdot(\mathbf{u} q)} = a F - \overline{a F'}, \quad a = -\tfrac{i}{2} (k - i l).
 
-Points are stored ``(x, y)``. A complex field's spectrum has the rows ``k = 0 .. K, -K .. -1``, a real field's the rows
-``k = 0 .. K``, each with ``ny`` coefficients. Plans are FFTW's estimates: a machine gives the same bits in every run.
+For some k at a time, velocities are made, transformed in y and written as columns of rows along x; for some y at a time
+those are transformed in x, multiplied, transformed back and written as columns of rows along y; for some k again, those
+are transformed and collected. So every large array is written once, scattered, and read once, in order.
+Plans are FFTW's estimates: a machine gives the same bits in every run.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pyfftw
@@ -73,73 +76,108 @@ def workspace(grid: Grid, A: np.ndarray, S: np.ndarray, members: int) -> Advance
     factor, k, l = factor.astype(complex_of(A)), k.ravel().astype(A.dtype), l.ravel().astype(A.dtype)  # noqa: E741
 
     columns = grid.modes[0]
-    rows = columns + min(columns - 1, nx - columns)
-    w, r = zeros(A, layers, rows, ny), zeros(A, reals, columns, ny)  # spectra in x and y
-    wx, rx = np.zeros_like(w), np.zeros_like(r)  # spectra in x, values along y
-    there, back = [plan(w, wx, "BACKWARD")], [plan(wx, w, "FORWARD")]
-    if exact and reals:
-        back.append(plan(rx, r, "FORWARD"))
-    elif reals:
-        there.append(plan(r, rx, "BACKWARD"))
-
-    width = min(ny, max(8, ny * GROUP_BYTES // (layers * field_bytes(grid)) // 2 * 2))
-    blocks = [Block(A, layers, reals, exact, nx, first, min(width, ny - first)) for first in range(0, ny, width)]
+    ks, ys = pieces(columns, layers * 2 * ny, A), pieces(ny, layers * nx, A)
+    along_x = Fields(rows(A, layers, ny, nx), rows(A, reals, (ny + 1) // 2, nx))
+    along_y = Fields(rows(A, layers, columns + min(columns - 1, nx - columns), ny), rows(A, reals, columns, ny))
+    at_k, at_k_y = (Fields(rows(A, layers, 2 * len(ks[0]), ny), rows(A, reals, len(ks[0]), ny)) for _ in range(2))
+    at_y, at_y_k = (Fields(rows(A, layers, len(ys[0]), nx), rows(A, reals, len(ys[0]) // 2 + 1, nx)) for _ in range(2))
+    points = [Points(piece, nx, exact, along_x, at_y, at_y_k) for piece in ys]
+    spectra, order = [], np.empty(0, int)
+    for piece in ks:
+        spectra.append(Spectra(piece, nx, ny, exact, at_k, at_k_y, along_y, len(order)))
+        order = np.append(order, spectra[-1].places)
     multiply = loops.square if exact else loops.multiply
+    no_linear = np.zeros((0, 0, 0, 0), factor.dtype)
 
     def advance(z: np.ndarray, L: np.ndarray | None, out: np.ndarray) -> None:
-        loops.velocity(z, A, k, l, w)
-        if not exact:
-            r[:] = z.reshape(r.shape)
-        execute(there)
-        for block in blocks:
-            loops.turn(wx, block.wh, block.first, columns, nx)
+        for s in spectra:
+            loops.velocity(z, A, k, l, s.first, s.high, ny, s.w)
             if not exact:
-                loops.turn_real(rx, block.rh, block.first, block.width, nx)
-            block.inverse.execute()
-            multiply(block.w, block.r, n)
-            block.forward.execute()
-            loops.turn_back(block.wh, wx, block.first, columns, nx)
+                s.r[..., :ny] = z.reshape(reals, columns, ny)[:, s.first : s.last]
+            execute(s.inverse)
+            loops.turn(s.wy, along_x.w, ny, s.places)
+            if not exact:
+                loops.turn_real(s.ry, along_x.r, s.first, ny, nx)
+        for p in points:
+            execute(p.inverse)
+            multiply(p.w, p.r, n)
+            execute(p.forward)
+            loops.turn_back(p.wx, along_y.w, p.first, order)
             if exact:
-                loops.turn_real_back(block.rh, rx, block.first, block.width, nx)
-        execute(back)
-        loops.collect(w, r, factor, exact, below, above, out)
-        if L is not None:
-            loops.apply_linear(L, z, out)
+                loops.turn_real_back(p.rx, along_y.r, p.first, ny, nx)
+        for s in spectra:
+            execute(s.forward)
+            loops.collect(
+                s.w, s.r, factor, exact, below, above, s.first, s.high, ny, z, no_linear if L is None else L, out
+            )
 
     return advance
 
 
-class Block:
-    """Some values of y, with x along the rows: ``w`` of each layer, then real fields, the two halves of each as one."""
+class Fields(NamedTuple):
+    """Complex rows: ``w`` of each layer, and real fields."""
 
-    def __init__(self, A: np.ndarray, layers: int, reals: int, exact: bool, nx: int, first: int, width: int):
-        self.first, self.width = first, width
-        half, complex_rows = (width + 1) // 2, layers * width
+    w: np.ndarray
+    r: np.ndarray
 
-        def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            both = zeros(A, complex_rows + reals * half, nx + PAD)
-            w, r = both[:complex_rows], both[complex_rows:]
-            return both[:, :nx], w.reshape(layers, width, nx + PAD), r.reshape(reals, half, nx + PAD)
+    def first(self, rows: int, real_rows: int) -> Fields:
+        """The same memory with fewer rows for each field."""
+        w, r = (a.ravel()[: len(a) * m * a.shape[2]] for a, m in ((self.w, rows), (self.r, real_rows)))
+        return Fields(w.reshape(len(self.w), rows, -1), r.reshape(len(self.r), real_rows, self.r.shape[2]))
 
-        spectra, self.wh, self.rh = rows()
-        points, self.w, self.r = rows()
-        there, back = (complex_rows, None) if exact else (None, complex_rows)
-        self.inverse = plan(spectra[:there], points[:there], "BACKWARD")
-        self.forward = plan(points[:back], spectra[:back], "FORWARD")
+
+def pieces(size: int, width: int, A: np.ndarray) -> list[range]:
+    """``range(size)`` in pieces of a multiple of 8, so that ``width`` complex numbers for each fit GROUP_BYTES."""
+    step = max(8, GROUP_BYTES // (width * complex_of(A).itemsize) // 8 * 8)
+    return [range(size)[first : first + step] for first in range(0, size, step)]
+
+
+class Spectra:
+    """Some k of all fields, y along the rows; behind the rows k of ``w`` its rows -k."""
+
+    def __init__(
+        self, ks: range, nx: int, ny: int, exact: bool, spectra: Fields, values: Fields, along_y: Fields, start: int
+    ):
+        self.first, self.last = ks.start, ks.stop
+        self.high = min(ks.stop - 1, (nx - 1) // 2)  # the highest k that has a row -k of its own
+        self.places = np.array([*ks, *range(nx - self.high, nx - max(ks.start, 1) + 1)])  # of the rows, along x
+        both = len(self.places)
+        (self.w, self.r), (self.wy, self.ry) = (a.first(both, len(ks)) for a in (spectra, values))
+        self.inverse = [plan(self.w, self.wy, ny, "BACKWARD")]
+        self.forward = [plan(along_y.w[:, start : start + both], self.w, ny, "FORWARD")]
+        if exact and self.r.size:
+            self.forward.append(plan(along_y.r[:, ks.start : ks.stop], self.r, ny, "FORWARD"))
+        elif self.r.size:
+            self.inverse.append(plan(self.r, self.ry, ny, "BACKWARD"))
+
+
+class Points:
+    """Some y of all fields, x along the rows; of real fields, two y as one complex row."""
+
+    def __init__(self, ys: range, nx: int, exact: bool, along_x: Fields, values: Fields, spectra: Fields):
+        self.first, pairs = ys.start, (len(ys) + 1) // 2
+        (self.w, self.r), (self.wx, self.rx) = (a.first(len(ys), pairs) for a in (values, spectra))
+        self.inverse = [plan(along_x.w[:, ys.start : ys.stop], self.w, nx, "BACKWARD")]
+        self.forward = [plan(self.w, self.wx, nx, "FORWARD")]
+        if exact and self.r.size:
+            self.forward.append(plan(self.r, self.rx, nx, "FORWARD"))
+        elif self.r.size:
+            self.inverse.append(plan(along_x.r[:, ys.start // 2 : ys.start // 2 + pairs], self.r, nx, "BACKWARD"))
 
 
 def complex_of(A: np.ndarray) -> np.dtype:
     return np.result_type(A.dtype, np.complex64)
 
 
-def zeros(A: np.ndarray, *shape: int) -> np.ndarray:
-    """Complex zeros of ``A``'s precision, placed in memory as FFTW likes it."""
-    return pyfftw.zeros_aligned(shape, dtype=complex_of(A))
+def rows(A: np.ndarray, fields: int, number: int, length: int) -> np.ndarray:
+    """Complex zeros of ``A``'s precision, placed in memory as FFTW likes it, with gaps between rows."""
+    return pyfftw.zeros_aligned((fields, number, length + PAD), dtype=complex_of(A))
 
 
-def plan(source: np.ndarray, target: np.ndarray, direction: str) -> pyfftw.FFTW:
-    """An unnormalised transform along the last axis, whose plan depends on shapes and strides only."""
-    return pyfftw.FFTW(source, target, axes=(-1,), direction=f"FFTW_{direction}", flags=("FFTW_ESTIMATE",), threads=1)
+def plan(source: np.ndarray, target: np.ndarray, length: int, direction: str) -> pyfftw.FFTW:
+    """An unnormalised transform along the rows, whose plan depends on shapes and strides only."""
+    rows = source[..., :length], target[..., :length]
+    return pyfftw.FFTW(*rows, axes=(-1,), direction=f"FFTW_{direction}", flags=("FFTW_ESTIMATE",), threads=1)
 
 
 def execute(plans: list[pyfftw.FFTW]) -> None:
