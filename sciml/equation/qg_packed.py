@@ -28,8 +28,8 @@ from sciml.grid import Grid
 
 GROUP_BYTES = 2**19
 """Size of the velocities that are worked on at once at points: half of a core's second-level cache."""
-PAD = 4
-"""Points added to each row, since strides of powers of two all fall on the same few lines of the cache."""
+GAP_BYTES = 64
+"""Gap behind each row, since strides of powers of two all fall on the same few lines of the cache."""
 
 Advance = Callable[[np.ndarray, np.ndarray | None, np.ndarray], None]
 
@@ -171,7 +171,8 @@ def complex_of(A: np.ndarray) -> np.dtype:
 
 def rows(A: np.ndarray, fields: int, number: int, length: int) -> np.ndarray:
     """Complex zeros of ``A``'s precision, placed in memory as FFTW likes it, with gaps between rows."""
-    return pyfftw.zeros_aligned((fields, number, length + PAD), dtype=complex_of(A))
+    dtype = complex_of(A)
+    return pyfftw.zeros_aligned((fields, number, length + GAP_BYTES // dtype.itemsize), dtype=dtype)
 
 
 def plan(source: np.ndarray, target: np.ndarray, length: int, direction: str) -> pyfftw.FFTW:
