@@ -30,17 +30,17 @@ def gauss_newton(
     With ``halve``, a step that makes J larger is halved up to four times, and the search ends where that does not help.
     """
     costs = []
-    value, pull = adjoint(g, v)
+    value, tangent, adjoint = linearised(g, v)
     costs.append(float(0.5 * (v**2).sum() + 0.5 * ((value - d) ** 2).sum()))
     for _ in range(outer):
-        gradient = v + pull(value - d)
+        gradient = v + adjoint(value - d)
 
-        def hessian(p: Tensor, v=v, pull=pull) -> Tensor:
-            return p + pull(torch.func.jvp(g, (v,), (p,))[1])
+        def hessian(p: Tensor, tangent=tangent, adjoint=adjoint) -> Tensor:
+            return p + adjoint(tangent(p))
 
         dv = conjugate_gradients(hessian, -gradient, inner, tolerance)
         for _ in range(5):
-            value, pull = adjoint(g, v + dv)
+            value, tangent, adjoint = linearised(g, v + dv)
             now = float(0.5 * ((v + dv) ** 2).sum() + 0.5 * ((value - d) ** 2).sum())
             if now <= costs[-1] or not halve:
                 break
@@ -52,10 +52,28 @@ def gauss_newton(
     return v, costs
 
 
-def adjoint(g: Map, v: Tensor) -> tuple[Tensor, Map]:
-    """``g(v)`` and the product with the adjoint of its derivative."""
-    value, pull = torch.func.vjp(g, v)[:2]
-    return value, lambda y: pull(y)[0]
+def linearised(g: Map, v: Tensor) -> tuple[Tensor, Map, Map]:
+    """``g(v)`` and the products with its derivative and with the adjoint of that.
+
+    The adjoint's product is linear in its argument, so that its own adjoint, again by autograd, is the tangent's.
+    """
+    v = v.detach().requires_grad_()
+    with torch.enable_grad():
+        value = g(v)
+        y = torch.zeros_like(value, requires_grad=True)
+    if not value.requires_grad:  # nothing is observed
+        return value, lambda p: torch.zeros_like(value), lambda w: torch.zeros_like(v)
+    kept: list[Tensor] = []
+
+    def adjoint(w: Tensor) -> Tensor:
+        return torch.autograd.grad(value, v, w, retain_graph=True)[0]
+
+    def tangent(p: Tensor) -> Tensor:
+        if not kept:
+            kept.extend(torch.autograd.grad(value, v, y, create_graph=True))
+        return torch.autograd.grad(kept[0], y, p, retain_graph=True)[0]
+
+    return value.detach(), tangent, adjoint
 
 
 def conjugate_gradients(A: Map, b: Tensor, iterations: int, tolerance: float) -> Tensor:

@@ -225,7 +225,9 @@ def apply(M: Tensor, z: Tensor) -> Tensor:
     """Matrix per wavevector ``(m, n, ...)`` times state ``(..., n, ...)``."""
     if M.shape[0] == 1:
         return M[0] * z
-    return (M * z.unsqueeze(-4)).sum(-3)
+    if M.is_complex() == z.is_complex():
+        return torch.einsum("mnkl,...nkl->...mkl", M, z)
+    return torch.view_as_complex(torch.einsum("mnkl,...nklc->...mklc", M, torch.view_as_real(z.resolve_conj())))
 
 
 def courant(grid: Grid, psi: Tensor, dt: float) -> float:

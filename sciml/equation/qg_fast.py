@@ -7,7 +7,8 @@ neighbouring layers needs one Jacobian per interface, so that n layers take 2n i
           J(\psi_i, \psi_{i+1}) = u_i v_{i+1} - v_i u_{i+1}.
 
 On aliased grids products differ from form to form; there the flux form of the term, div(u q), is kept (3n + 2n).
-Where no gradient is asked for, on a CPU with numba, the pointwise work runs in the compiled loops of ``qg_loops.py``.
+Where no gradient is asked for, on a CPU with numba and pyfftw, all of it runs in the compiled code of ``qg_packed.py``.
+Gradients on dealiased grids come from that code, too (``qg_gradient.py``).
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ def advection(grid: Grid, invert: Tensor, S: Tensor) -> Advection:
     if not plain(invert, S):
         return torch_advection
     from sciml.equation import qg_packed
+    from sciml.equation.qg_gradient import differentiable
 
     compiled = qg_packed.advection(grid, invert, S)
+    if grid.dealias != 1:
+        advect = differentiable(grid, invert, compiled)
 
     def either(z: Tensor, linear: Tensor | None = None) -> Tensor:
         return compiled(z, linear) if plain(z, linear) else torch_advection(z, linear)

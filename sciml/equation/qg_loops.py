@@ -62,6 +62,16 @@ def spread(kept, out, up, ny):
 
 
 @compiled
+def spread_rows(z, out, first, ny):
+    """Kept coefficients of the rows k = first .. of every field into padded rows."""
+    members, n, _, rows = z.shape
+    for f in range(members * n):
+        m, i = divmod(f, n)
+        for c in range(out.shape[1]):
+            spread(z[m, i, first + c], out[f, c], (rows + 1) // 2, ny)
+
+
+@compiled
 def turn(f, out, ny, places):
     """Rows with y along them into rows with x along them; row c goes to column places[c]."""
     fields, rows, _ = f.shape

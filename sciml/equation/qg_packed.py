@@ -31,31 +31,47 @@ GROUP_BYTES = 2**19
 GAP_BYTES = 64
 """Gap behind each row, since strides of powers of two all fall on the same few lines of the cache."""
 
-Advance = Callable[[np.ndarray, np.ndarray | None, np.ndarray], None]
+Advance = Callable[[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray], None]
+"""``(z of the velocities, z that they carry, linear operator, out)``"""
 
 
 def advection(grid: Grid, invert: Tensor, S: Tensor) -> Callable[..., Tensor]:
     """``(z, linear=None) -> -J(psi, q) (+ linear z)`` for states ``z (..., n, *modes)`` on the CPU."""
-    n = S.shape[0]
     A, stretching = loops.array(invert), loops.array(S)
-    at_once = max(1, GROUP_BYTES // (n * field_bytes(grid)))  # members
-    thread = threading.local()
+    parts = in_parts(grid, len(stretching), lambda members: workspace(grid, A, stretching, members, grid.dealias != 1))
 
     def advect(z: Tensor, linear: Tensor | None = None) -> Tensor:
-        states = loops.array(z).reshape(-1, n, *grid.modes)
-        dz = torch.empty_like(z, memory_format=torch.contiguous_format)
+        return parts(z, z, None if linear is None else loops.array(linear))
+
+    return advect
+
+
+def jacobian(grid: Grid) -> Callable[[Tensor, Tensor], Tensor]:
+    """``(psi, q) -> -div(u q)`` for fields ``(..., *modes)`` on the CPU; -J(psi, q), exact on dealiased grids."""
+    A, S = np.ones((1, 1, *grid.modes), loops.array(grid.K2).dtype), np.zeros((1, 1))
+    parts = in_parts(grid, 1, lambda members: workspace(grid, A, S, members, False))
+    return lambda psi, q: parts(psi, q, None)
+
+
+def in_parts(grid: Grid, n: int, make: Callable[[int], Advance]) -> Callable[..., Tensor]:
+    """Some members at a time, so that their velocities fit GROUP_BYTES, with workspaces of each thread's own."""
+    at_once = max(1, GROUP_BYTES // (n * field_bytes(grid)))
+    thread = threading.local()
+
+    def advance(u: Tensor, q: Tensor, L: np.ndarray | None) -> Tensor:
+        carriers, states = (loops.array(z).reshape(-1, n, *grid.modes) for z in (u, q))
+        dz = torch.empty_like(q, memory_format=torch.contiguous_format)
         results = dz.numpy().reshape(states.shape)
-        L = None if linear is None else loops.array(linear)
         rooms = thread.__dict__.setdefault("rooms", {})
         for first in range(0, len(states), at_once):
             chunk = slice(first, first + at_once)
             members = len(states[chunk])
             if members not in rooms:
-                rooms[members] = workspace(grid, A, stretching, members)
-            rooms[members](states[chunk], L, results[chunk])
+                rooms[members] = make(members)
+            rooms[members](carriers[chunk], states[chunk], L, results[chunk])
         return dz
 
-    return advect
+    return advance
 
 
 def field_bytes(grid: Grid) -> int:
@@ -64,9 +80,12 @@ def field_bytes(grid: Grid) -> int:
     return nx * ny * grid.complex(0).element_size()
 
 
-def workspace(grid: Grid, A: np.ndarray, S: np.ndarray, members: int) -> Advance:
-    """The advection of ``members`` states, with the arrays and plans that it uses again at every step."""
-    n, exact = len(S), grid.dealias != 1
+def workspace(grid: Grid, A: np.ndarray, S: np.ndarray, members: int, exact: bool) -> Advance:
+    """The advection of ``members`` states, with the arrays and plans that it uses again at every step.
+
+    ``exact``: Basdevant's form, of vorticity by its own velocity; else the flux of any field.
+    """
+    n = len(S)
     ny, nx = grid.product_shape
     layers = n * members
     reals = (n - 1) * members if exact else layers  # couplings of neighbours on the way back, or q on the way there
@@ -89,11 +108,11 @@ def workspace(grid: Grid, A: np.ndarray, S: np.ndarray, members: int) -> Advance
     multiply = loops.square if exact else loops.multiply
     no_linear = np.zeros((0, 0, 0, 0), factor.dtype)
 
-    def advance(z: np.ndarray, L: np.ndarray | None, out: np.ndarray) -> None:
+    def advance(z: np.ndarray, q: np.ndarray, L: np.ndarray | None, out: np.ndarray) -> None:
         for s in spectra:
             loops.velocity(z, A, k, l, s.first, s.high, ny, s.w)
             if not exact:
-                s.r[..., :ny] = z.reshape(reals, columns, ny)[:, s.first : s.last]
+                loops.spread_rows(q, s.r, s.first, ny)
             execute(s.inverse)
             loops.turn(s.wy, along_x.w, ny, s.places)
             if not exact:
