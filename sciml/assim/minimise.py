@@ -33,12 +33,7 @@ def gauss_newton(
     value, tangent, adjoint = linearised(g, v)
     costs.append(float(0.5 * (v**2).sum() + 0.5 * ((value - d) ** 2).sum()))
     for _ in range(outer):
-        gradient = v + adjoint(value - d)
-
-        def hessian(p: Tensor, tangent=tangent, adjoint=adjoint) -> Tensor:
-            return p + adjoint(tangent(p))
-
-        dv = conjugate_gradients(hessian, -gradient, inner, tolerance)
+        dv = conjugate_gradients(hessian(tangent, adjoint), -v - adjoint(value - d), inner, tolerance)
         for _ in range(5):
             value, tangent, adjoint = linearised(g, v + dv)
             now = float(0.5 * ((v + dv) ** 2).sum() + 0.5 * ((value - d) ** 2).sum())
@@ -74,6 +69,11 @@ def linearised(g: Map, v: Tensor) -> tuple[Tensor, Map, Map]:
         return torch.autograd.grad(kept[0], y, p, retain_graph=True)[0]
 
     return value.detach(), tangent, adjoint
+
+
+def hessian(tangent: Map, adjoint: Map) -> Map:
+    """The Gauss-Newton Hessian of J, ``p + G^T G p``."""
+    return lambda p: p + adjoint(tangent(p))
 
 
 def conjugate_gradients(A: Map, b: Tensor, iterations: int, tolerance: float) -> Tensor:
