@@ -77,6 +77,47 @@ def rank_histogram(ensemble, truth) -> np.ndarray:
     return np.bincount((x < y).sum(0).ravel(), minlength=len(x) + 1)
 
 
+def data_challenge(estimate, truth, dt: float, dx: float) -> dict[str, float]:
+    r"""The ocean data challenges' scores of maps ``(time, y, x)`` with steps ``dt`` and ``dx`` (2020a).
+
+    ``mu = 1 - RMSE / RMS(truth)``; ``sigma``, the standard deviation in time of ``1 - rmse_t / rms_t``; ``lambda_x``
+    and ``lambda_t``, the shortest wavelength and period on the contour 0.5 of ``1 - PSD(error) / PSD(truth)``, both
+    power spectral densities of (time, x) with a Hann window, averaged over y. Infinite where no scale is resolved,
+    twice the step where all are.
+    """
+    estimate, truth = (np.asarray(a, dtype=float) for a in (estimate, truth))
+    if estimate.shape != truth.shape or truth.ndim != 3 or min(truth.shape) < 4:
+        raise ValueError(f"two series of maps of at least 4 x 4 x 4, got {estimate.shape} and {truth.shape}")
+    error = truth - estimate
+    rms_t, rmse_t = (np.sqrt((a**2).mean((1, 2))) for a in (truth, error))
+    out = {"mu": float(1 - np.sqrt((error**2).mean() / (truth**2).mean())), "sigma": float((1 - rmse_t / rms_t).std())}
+    f_t, f_x = (np.fft.rfftfreq(n, d)[1:] for n, d in ((truth.shape[0], dt), (truth.shape[2], dx)))
+    resolved = 1 - density(error)[: len(f_t), : len(f_x)] / density(truth)[: len(f_t), : len(f_x)]
+    return out | shortest_resolved(1 / f_t, 1 / f_x, resolved, 2 * dt, 2 * dx)
+
+
+def density(a: np.ndarray) -> np.ndarray:
+    """Power of (time, x) at positive frequencies without zero, both directions of travel, averaged over y."""
+    a = a - a.mean((0, 2), keepdims=True)
+    nt, nx = a.shape[0], a.shape[2]
+    window = np.hanning(nt + 1)[:-1, None, None] * np.hanning(nx + 1)[:-1]
+    power = (np.abs(np.fft.fft(np.fft.rfft(a * window, axis=2), axis=0)) ** 2).mean(1)
+    east, west = power[1 : nt // 2 + 1, 1:], power[::-1][: nt // 2, 1:]
+    return east + west
+
+
+def shortest_resolved(periods, wavelengths, resolved, least_t: float, least_x: float) -> dict[str, float]:
+    """Smallest coordinates of the contour 0.5."""
+    from contourpy import contour_generator
+
+    lines = contour_generator(wavelengths, periods, resolved).lines(0.5)
+    if not lines:
+        nothing = resolved.max() < 0.5
+        return {"lambda_x": np.inf if nothing else least_x, "lambda_t": np.inf if nothing else least_t}
+    points = np.concatenate([np.asarray(line) for line in lines])
+    return {"lambda_x": float(points[:, 0].min()), "lambda_t": float(points[:, 1].min())}
+
+
 def desroziers(omb, oma, sigma) -> dict[str, float]:
     """Error variances that departures imply, over those assumed (Desroziers et al. 2005, eq. 3): 1 where they agree."""
     omb, oma, sigma = (np.asarray(a, dtype=float) for a in (omb, oma, sigma))

@@ -109,6 +109,25 @@ def test_square_root_filter_is_the_kalman_filter(step):
         torch.testing.assert_close(torch.cov(end.mT), covariance_, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["square_root", "letkf", "4dvar"])
+def test_analysis_departures_are_those_of_the_analysed_trajectory(step, name):
+    """The linear model runs back from the analysis at the end of the window through the equivalents that are kept."""
+    many, x, P = ensemble_of(12)
+    one = sm.State(torch.complex(x, 0 * x)[:, None, None])
+    analysis, start = {
+        "square_root": (EnKF(square_root), many),
+        "letkf": (LETKF(SPACE, radius=1e8), many),
+        "4dvar": (FourDVar(Covariance(Linear().grid, torch.linalg.cholesky(P)[..., None, None])), one),
+    }[name]
+    window = linear_windows(1)[0]
+    result = analysis(start, window, step)
+    M, G = dense(step, window)
+    end = numbers(result.state.z)
+    end = end.mean(0) if end.ndim == 2 else end
+    torch.testing.assert_close(result.analysis_equivalents, G @ torch.linalg.solve(M, end), atol=1e-8, rtol=1e-8)
+    assert (result.analysis_equivalents - window.value).norm() < (window.value - G @ x).norm()
+
+
 def test_local_filter_with_a_wide_taper_is_the_global_one(step):
     start, *_ = ensemble_of(12)
     cut = linear_windows()

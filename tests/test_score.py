@@ -121,3 +121,26 @@ def test_desroziers_finds_the_observation_error():
     found = score.desroziers(omb, omb * R / (B + R), np.sqrt(R))
     assert found["observation"] == pytest.approx(1.0, abs=0.02)
     assert found["innovation"] == pytest.approx((B + R) / R, rel=0.02)
+
+
+def test_data_challenge_finds_the_scales_that_an_estimate_has_lost():
+    """White noise in space and time; the estimate lacks all wavelengths below 8 steps or all periods below 10."""
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((120, 60, 160))
+    for axis, d, cut, name in ((2, 5e3, 8, "lambda_x"), (0, 2.0, 10, "lambda_t")):
+        f = np.abs(np.fft.fftfreq(truth.shape[axis])).reshape([-1 if a == axis else 1 for a in range(3)])
+        kept = np.fft.ifft(np.fft.fft(truth, axis=axis) * (f <= 1 / cut), axis=axis).real
+        found = score.data_challenge(kept, truth, 2.0, 5e3)
+        assert found[name] == pytest.approx(cut * d, rel=0.05)
+        other = {"lambda_x": "lambda_t", "lambda_t": "lambda_x"}[name]
+        assert found[other] == pytest.approx({"lambda_x": 1e4, "lambda_t": 4.0}[other], rel=0.05)
+
+
+def test_data_challenge_mu_and_sigma():
+    truth = np.random.default_rng(1).standard_normal((20, 8, 16))
+    half = score.data_challenge(truth / 2, truth, 1.0, 1.0)
+    assert half == pytest.approx({"mu": 0.5, "sigma": 0.0, "lambda_x": 2.0, "lambda_t": 2.0}, abs=1e-12)
+    nothing = score.data_challenge(-truth, truth, 1.0, 1.0)
+    assert (nothing["mu"], nothing["lambda_x"], nothing["lambda_t"]) == (pytest.approx(-1), np.inf, np.inf)
+    with pytest.raises(ValueError, match="two series of maps"):
+        score.data_challenge(truth[0], truth, 1.0, 1.0)

@@ -31,6 +31,8 @@ class Analysed(NamedTuple):
     """``([member,] observations)``"""
     memory: Any = None
     info: dict[str, float] | None = None
+    analysis_equivalents: Tensor | None = None
+    """``(observations)``, of the analysed trajectory (of the mean, for ensembles); None: as the background's"""
 
 
 Analysis = Callable[..., Analysed]

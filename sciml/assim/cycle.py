@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,17 @@ def cycles(
         yield Cycle(window, result)
 
 
+class Departures(NamedTuple):
+    """Of the observations of one window."""
+
+    background: Tensor
+    """observed minus expected from the background (its mean, for ensembles)"""
+    analysis: Tensor
+    """observed minus expected from the analysis"""
+    spread: Tensor
+    """standard deviation of the background ensemble's equivalents; zero for a single state"""
+
+
 class Record(NamedTuple):
     """Means (and spreads, for ensembles) at the end of every window; fields ``(cycles, n, *modes)``."""
 
@@ -53,20 +64,23 @@ class Record(NamedTuple):
     analysis: Tensor
     spread: Tensor | None
     """of the analysis, on the grid: ``(cycles, lev, y, x)``"""
-    departures: list[tuple[Tensor, Tensor]]
-    """(observation minus background, innovation-normalised spread or empty) of each window"""
+    departures: list[Departures]
     final: State
     info: list[dict[str, float]]
+    extra: list[Any]
+    """what ``each`` gave"""
 
 
 def cycle(
     step: Step, analysis: Analysis, windows: Sequence[Window], start: State,
     read: Callable[[Tensor], Tensor] | None = None, progress: str | None = None,
+    each: Callable[[int, Analysed], Any] | None = None,
 ) -> Record:  # fmt: skip
-    """Run all windows and keep means, spreads of the fields ``read`` gives, and departures."""
-    times, background, analysed, spread, departures, info, state = [], [], [], [], [], [], start
+    """Run all windows and keep means, spreads of the fields ``read`` gives, departures, and what ``each`` makes of the
+    number and the result of a window."""
+    times, background, analysed, spread, departures, info, extra, state = [], [], [], [], [], [], [], start
     read = read or step.equation.read
-    for window, result in cycles(step, analysis, windows, start, progress):
+    for i, (window, result) in enumerate(cycles(step, analysis, windows, start, progress)):
         state = result.state
         ensemble = state.z.ndim > 3
         b, a = (s.z.mean(0) if ensemble else s.z for s in (result.background, state))
@@ -76,11 +90,15 @@ def cycle(
         h = result.background_equivalents
         if ensemble:
             spread.append(read(state.z).std(0))
-        departures.append((window.value - (h.mean(0) if ensemble else h), h.std(0) if ensemble else h.new_zeros(0)))
+        mean, std = (h.mean(0), h.std(0)) if ensemble else (h, torch.zeros_like(h))
+        seen = mean if result.analysis_equivalents is None else result.analysis_equivalents
+        departures.append(Departures(window.value - mean, window.value - seen, std))
         info.append(result.info or {})
+        if each is not None:
+            extra.append(each(i, result))
     return Record(
         torch.tensor(times), torch.stack(background), torch.stack(analysed), torch.stack(spread) if spread else None,
-        departures, state, info,
+        departures, state, info, extra,
     )  # fmt: skip
 
 

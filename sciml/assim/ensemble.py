@@ -105,16 +105,17 @@ class EnKF:
         generator = generator_of(memory, self.seed)
         _, end, equivalents = forecast(step, background, window)
         with torch.no_grad():
-            z = end.z
+            z, seen = end.z, equivalents.mean(0)
             if len(window):
                 Y, d = anomalies_and_innovation(window, equivalents)
                 W = self.weights(Y, d, generator)
                 if self.rotate:
                     w = W.mean(1, keepdim=True)
                     W = w + (W - w) @ rotation(len(Y), generator).to(W)
-                z = combined(z, W)
+                z, seen = combined(z, W), combined(equivalents, W).mean(0)
             z = inflated(z, self.inflation)
-        return Analysed(restarted(end, z), end, equivalents, generator.get_state(), spread_info(window, equivalents))
+        info = spread_info(window, equivalents)
+        return Analysed(restarted(end, z), end, equivalents, generator.get_state(), info, seen)
 
 
 def anomalies_and_innovation(window: Window, equivalents: Tensor) -> tuple[Tensor, Tensor]:

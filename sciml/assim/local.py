@@ -63,7 +63,7 @@ class LETKF:
         inflation = memory.inflation if memory else 1.0
         _, end, equivalents = forecast(step, background, window)
         with torch.no_grad():
-            z = end.z
+            z, seen = end.z, equivalents.mean(0)
             if len(window):
                 Y, d = anomalies_and_innovation(window, equivalents)
                 inflation = self.followed(inflation, Y, d)
@@ -72,9 +72,11 @@ class LETKF:
                     w = W.mean(-1, keepdim=True)
                     W = w + (W - w) @ rotation(len(Y), generator).to(W)
                 z = self.applied(inflated(z, math.sqrt(inflation)), W)
+                nearest = W.mean(-1)[self.nearest(window)]
+                seen = seen + window.sigma * math.sqrt(inflation) * (nearest * Y.mT).sum(-1)
             z = inflated(z, self.inflation)
         info = spread_info(window, equivalents) | {"inflation": inflation}
-        return Analysed(restarted(end, z), end, equivalents, Memory(generator.get_state(), inflation), info)
+        return Analysed(restarted(end, z), end, equivalents, Memory(generator.get_state(), inflation), info, seen)
 
     def followed(self, inflation: float, Y: Tensor, d: Tensor) -> float:
         """Inflation that makes spread and innovations agree, approached slowly."""
@@ -98,14 +100,19 @@ class LETKF:
     def taper(self, window: Window) -> Tensor:
         """Gaspari-Cohn factor of each observation for each analysed column, ``(columns, p)``."""
         grid = self.space.grid
-        x, y = (
-            grid.x0 + grid.dx * np.arange(0, grid.nx, self.every),
-            grid.y0 + grid.dy * np.arange(0, grid.ny, self.every),
-        )
+        x = grid.x0 + grid.dx * np.arange(0, grid.nx, self.every)
+        y = grid.y0 + grid.dy * np.arange(0, grid.ny, self.every)
         dx = periodic(window.obs["x"].values - x[:, None], grid.Lx)
         dy = periodic(window.obs["y"].values - y[:, None], grid.Ly)
         r = np.sqrt(dx[None, :, :] ** 2 + dy[:, None, :] ** 2).reshape(len(x) * len(y), -1)
         return grid.real(gaspari_cohn(r / (self.radius * math.sqrt(10 / 3))))
+
+    def nearest(self, window: Window) -> Tensor:
+        """The analysed column nearest to each observation."""
+        grid, every = self.space.grid, self.every
+        i = np.rint((window.obs["x"].values - grid.x0) / (grid.dx * every)).astype(int) % max(1, grid.nx // every)
+        j = np.rint((window.obs["y"].values - grid.y0) / (grid.dy * every)).astype(int) % max(1, grid.ny // every)
+        return torch.as_tensor(i * max(1, grid.ny // every) + j, device=grid.device)
 
     def applied(self, z: Tensor, W: Tensor) -> Tensor:
         """The analysed ensemble."""

@@ -60,7 +60,8 @@ class ThreeDVar:
         v, costs = gauss_newton(g, window.value / window.sigma, v, self.outer, self.inner, self.tolerance, self.halve)
         with torch.no_grad():
             done = carried(step, background, window, states, end, self.covariance(v), self.middle, equivalents)
-        return done._replace(info={"cost_before": costs[0], "cost_after": costs[-1]})
+            seen = g(v) * window.sigma
+        return done._replace(info={"cost_before": costs[0], "cost_after": costs[-1]}, analysis_equivalents=seen)
 
 
 def in_error_units(window: Window, states: Tensor, covariance: Covariance):

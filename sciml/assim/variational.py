@@ -63,10 +63,11 @@ class FourDVar:
         v, costs = gauss_newton(g, d, v, self.outer, self.inner)
         with torch.no_grad():
             starts = self.starts(step, prior, windows, v)
+            seen = g(v)[len(d) - len(window) :] * window.sigma
         keep = slice(1, None) if len(windows) >= self.lag else slice(0, None)
         later = Past(windows[keep], priors[keep], tuple(starts[:-1])[keep])
         state = restarted(end, starts[-1])
-        return Analysed(state, end, equivalents, later, {"cost_before": costs[0], "cost_after": costs[-1]})
+        return Analysed(state, end, equivalents, later, {"cost_before": costs[0], "cost_after": costs[-1]}, seen)
 
     def model(self, step: Step, prior: State, windows: tuple[Window, ...]) -> Map:
         """v to the equivalents of all windows, over sigma."""
