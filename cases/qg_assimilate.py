@@ -29,7 +29,7 @@ from common import Common, Refused, device, folder, main, write_summary
 from torch import Tensor
 
 import sciml as sm
-from sciml import plot, score, testbed
+from sciml import evaluate, plot, score, testbed
 from sciml.assim import ensemble
 from sciml.assim.base import Analysed, Covariance, Space, trajectory
 from sciml.assim.cycle import Record, cycle
@@ -37,12 +37,16 @@ from sciml.assim.local import LETKF
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, free_run
 from sciml.assim.variational import FourDVar
 from sciml.data import attributes, coordinates, refusing, time_coordinate, write_netcdf
-from sciml.observations import check, concatenate, counts, without
+from sciml.observations import check, concatenate, counts, with_departures, without
 from sciml.observe import Window, windows
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 METHODS = ("climatology", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar")
 DAY = testbed.DAY
+LEADS = 12
+"""windows of the longest forecast: 60 days"""
+LAYERS = ["layer 1", "layer 2 (seen by the radiometer only)"]
+ERROR = "error of ψ / climatological std"
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,18 @@ class Setting(NamedTuple):
     covariance: Covariance
     climate: Tensor
     """snapshots ``(samples, n, *modes)``"""
-    truth: xr.Dataset | None
+    truth: Tensor | None
+    """at the ends of the windows, ``(windows, n, *modes)``"""
     flags: dict[str, int]
+
+    def psi(self, z: Tensor) -> Tensor:
+        """Streamfunction on the grid."""
+        return self.eq.grid.ifft(self.eq.psi(z))
+
+    @property
+    def length(self) -> float:
+        """Seconds of a window."""
+        return testbed.WINDOW * self.step.dt
 
 
 # -- input -----------------------------------------------------------------------------------------------------------
@@ -119,9 +133,12 @@ def prepare(o: Options) -> Setting:
     cut = windows(obs, H, 0.0, step.dt, testbed.WINDOW, n)
     z = eq.init(torch.as_tensor(climate["q"].values, dtype=grid.dtype))
     B = Covariance(grid, grid.real(torch.as_tensor(climate["background_root"].values)))
-    truth = None if o.truth is None else load(o.truth, "truth").isel(time=slice(1, n + 1))
-    if truth is not None and truth.sizes["time"] < n:
-        raise Refused(f"{o.truth} ends before the observations: {truth.sizes['time']} windows of {n}")
+    truth = None
+    if o.truth is not None:
+        q = load(o.truth, "truth")["q"].values[1 : n + 1]
+        if len(q) < n:
+            raise Refused(f"{o.truth} ends before the observations: {len(q)} windows of {n}")
+        truth = eq.init(torch.as_tensor(q, dtype=grid.dtype))
     return Setting(eq, step, cut, B, z, truth, counts(obs))
 
 
@@ -142,7 +159,7 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     if o.members > len(order):
         raise Refused(f"--members {o.members}: the climatology has {len(order)} snapshots to start from")
     many = sm.State(s.climate[order[: o.members]])
-    space = Space(grid, lambda z: grid.ifft(eq.psi(z)), eq.pv)
+    space = Space(grid, s.psi, eq.pv)
     local = LETKF(space, o.radius, o.inflation, every=2, seed=o.seed)
     return {
         "climatology": (partial(of_climate, s.climate), one),
@@ -158,24 +175,27 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
 
 # -- output ----------------------------------------------------------------------------------------------------------
 def scores(o: Options, s: Setting, record: Record) -> dict[str, Any]:
-    """Errors over the climatological standard deviation, with intervals, and spreads."""
+    """Consistency with the observations; errors of analyses and forecasts, over the climatological std."""
     n = len(record.time)
-    skip = n // 4 if o.skip_days is None else min(n - 1, int(o.skip_days * DAY / (testbed.WINDOW * s.step.dt)))
-    d = torch.cat([d for d, _ in record.departures[skip:]]) / torch.cat([w.sigma for w in s.windows[skip:]])
-    out: dict[str, Any] = {"scored_windows": n - skip, "innovation_rms_over_sigma": float(d.pow(2).mean().sqrt())}
+    skip = n // 4 if o.skip_days is None else min(n - 1, int(o.skip_days * DAY / s.length))
+    out: dict[str, Any] = {
+        "scored_windows": n - skip,
+        "innovation_rms_over_sigma": evaluate.innovation_rms(s.windows, record, skip),
+        "consistency": evaluate.consistency(s.windows, record, skip),
+    }
     if s.truth is None:
         return out
-    eq = s.eq
-    std = eq.grid.ifft(eq.psi(s.climate - s.climate.mean(0))).std((0, 2, 3))
-    true = eq.init(torch.as_tensor(s.truth["q"].values, dtype=eq.grid.dtype))
-    for name, z in (("analysis", record.analysis), ("background", record.background)):
-        error = eq.grid.ifft(eq.psi(z - true))[skip:].pow(2).mean((-2, -1)).sqrt() / std
-        out[f"{name}_psi"] = error.mean(0).tolist()
-        out[f"{name}_psi_interval"] = [score.block_bootstrap(e.numpy(), block=6, seed=0) for e in error.mT]
-        q = (eq.read(z - true)[skip:].pow(2).mean((-2, -1)).sqrt() / eq.read(s.climate).std((0, 2, 3))).mean(0)
-        out[f"{name}_q"] = q.tolist()
-    if record.spread is not None:
-        out["spread_psi"] = (record.spread[skip:].pow(2).mean((-2, -1)).sqrt() / std).mean(0).tolist()
+    out |= {"psi": evaluate.skill(s.psi, record, s.truth, s.climate, skip, record.spread)}
+    out |= {"q": evaluate.skill(s.eq.read, record, s.truth, s.climate, skip)}
+    leads = min(LEADS, (n - skip) // 2)
+    errors = evaluate.forecasts(s.step, s.psi, record, s.truth, s.climate, skip, testbed.WINDOW, leads)
+    out["forecast"] = {"days": [i * s.length / DAY for i in range(leads + 1)], "psi": errors}
+    if any(record.extra):
+        out["crps"] = np.mean([e["crps"] for e in record.extra[skip:]], 0).tolist()
+        out["ranks"] = np.sum([e["ranks"] for e in record.extra[skip:]], 0).tolist()
+    if n - skip >= 4:
+        found, true = (s.psi(z[skip:])[:, 0].cpu() for z in (record.analysis, s.truth))
+        out["data_challenge"] = score.data_challenge(found, true, s.length / DAY, s.eq.grid.dx / 1e3)
     return out
 
 
@@ -184,7 +204,7 @@ def dataset(s: Setting, record: Record) -> xr.Dataset:
     eq = s.eq
     data = {}
     for kind, z in (("background", record.background), ("analysis", record.analysis)):
-        for name, values in (("q", eq.read(z)), ("psi", eq.grid.ifft(eq.psi(z)))):
+        for name, values in (("q", eq.read(z)), ("psi", s.psi(z))):
             data[f"{name}_{kind}"] = (
                 ("time", "lev", "y", "x"),
                 values.cpu().numpy().astype(np.float32),
@@ -202,54 +222,54 @@ def dataset(s: Setting, record: Record) -> xr.Dataset:
 
 
 def departures(s: Setting, record: Record) -> xr.Dataset:
-    """All used observations with observation minus background."""
-    about = {"units": "1", "long_name": "observation minus background, in channel_units of the channel"}
+    """All used observations with observation minus background and observation minus analysis."""
     parts = [
-        w.obs.assign(omb=("obs", d.cpu().numpy(), about))
-        for w, (d, _) in zip(s.windows, record.departures, strict=True)
+        with_departures(w.obs, *(w.value.sub(d).cpu().numpy() for d in (found.background, found.analysis)))
+        for w, found in zip(s.windows, record.departures, strict=True)
     ]
     return concatenate([p for p in parts if p.sizes["obs"]])
 
 
-def pictures(s: Setting, record: Record, ds: xr.Dataset, out: Path) -> None:
-    """Maps of the last window, error against time, spectra of the error."""
+def pictures(s: Setting, record: Record, ds: xr.Dataset, results: dict[str, Any], out: Path) -> None:
+    """Maps of the last window, error against time and lead, spectra of the error, ranks of the truth."""
     if s.truth is None:
         return
-    eq = s.eq
-    true = eq.init(torch.as_tensor(s.truth["q"].values, dtype=eq.grid.dtype))
-    psi = eq.grid.ifft(eq.psi(true))
-    last = ds.isel(time=-1)
-    plot.save(plot.analysis(psi[-1].numpy(), last, s.windows[-1].obs), out / "maps.png")
-    error = eq.grid.ifft(eq.psi(record.analysis - true)).pow(2).mean((-2, -1)).sqrt()
-    std = eq.grid.ifft(eq.psi(s.climate - s.climate.mean(0))).std((0, 2, 3))
-    labels = ["layer 1", "layer 2 (seen by the radiometer only)"]
-    plot.save(plot.series(record.time / DAY, error / std, labels, "error of ψ / climatological std"), out / "error.png")
-    plot.save(plot.error_spectra(eq.grid, eq.psi(record.analysis - true), eq.psi(true)), out / "error_spectra.png")
+    truth = s.truth
+    plot.save(plot.analysis(s.psi(truth[-1]).cpu().numpy(), ds.isel(time=-1), s.windows[-1].obs), out / "maps.png")
+    _, std = evaluate.climatology(s.psi, s.climate)
+    error = evaluate.root_mean_square(s.psi(record.analysis - truth)) / std
+    plot.save(plot.series(record.time / DAY, error.cpu(), LAYERS, ERROR), out / "error.png")
+    lead = results["forecast"]
+    plot.save(plot.series(lead["days"], lead["psi"], LAYERS, ERROR, "lead (days)"), out / "forecast.png")
+    plot.save(
+        plot.error_spectra(s.eq.grid, s.eq.psi(record.analysis - truth), s.eq.psi(truth)), out / "error_spectra.png"
+    )
+    if "ranks" in results:
+        plot.save(plot.ranks(results["ranks"], LAYERS), out / "ranks.png")
 
 
 def one_method(o: Options, s: Setting, method: str, out: Path) -> dict[str, Any]:
     """Run a method and write its folder."""
     started = time.monotonic()
     analysis, start = build(o, s)[method]
-    eq = s.eq
-    record = cycle(s.step, analysis, s.windows, start, lambda z: eq.grid.ifft(eq.psi(z)), progress=method)
-    results = scores(o, s, record) | {
-        "flags": s.flags,
-        "seconds_per_window": (time.monotonic() - started) / len(s.windows),
-    }
+    each = None if s.truth is None else evaluate.ensemble_scores(s.psi, s.truth, s.climate)
+    record = cycle(s.step, analysis, s.windows, start, s.psi, progress=method, each=each)
+    cost = {"flags": s.flags, "seconds_per_window": (time.monotonic() - started) / len(s.windows)}
+    results = scores(o, s, record) | cost
     ds = dataset(s, record)
     write_netcdf(ds, out / "analysis.nc")
     write_netcdf(departures(s, record), out / "departures.nc")
-    pictures(s, record, ds, out)
+    pictures(s, record, ds, results, out)
     write_summary(out / "summary.json", o, results | {"method": method}, started)
     return results
 
 
 def row(results: dict[str, Any]) -> dict[str, float]:
-    """A line of the printed ladder."""
+    """A line of the printed ladder: numbers end with the layer."""
     out = {}
-    for name in ("analysis_psi", "background_psi", "analysis_q", "spread_psi"):
-        out |= {f"{name}{i + 1}": v for i, v in enumerate(results.get(name, []))}
+    for field, name in (("psi", "analysis"), ("psi", "background"), ("q", "analysis"), ("psi", "spread")):
+        values = results.get(field, {}).get(name, [])
+        out |= {f"{field} {name} {i + 1}": v for i, v in enumerate(values)}
     return out | {"innov/sigma": results["innovation_rms_over_sigma"], "s/window": results["seconds_per_window"]}
 
 
@@ -257,8 +277,9 @@ def run(o: Options) -> None:
     out = folder(o.out or Path("runs") / f"qg_assimilate-{o.method}")
     s = prepare(o)
     build(o, s)  # refuses what no method can use before anything is written
-    used, days = sum(len(w) for w in s.windows), testbed.WINDOW * s.step.dt / DAY
+    used, days = sum(len(w) for w in s.windows), s.length / DAY
     print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {s.flags}")
+    started = time.monotonic()
     chosen = METHODS if o.method == "all" else (o.method,)
     ladder, diverged = {}, []
     for method in chosen:
@@ -269,7 +290,11 @@ def run(o: Options) -> None:
                 raise
             diverged.append(f"{method}: {error}")
     if o.method == "all":
-        write_summary(out / "summary.json", o, {"ladder": ladder, "diverged": diverged}, time.monotonic())
+        write_summary(out / "summary.json", o, {"ladder": ladder, "diverged": diverged}, started)
+        if s.truth is not None:
+            plot.save(
+                plot.forecasts({m: r["forecast"] for m, r in ladder.items()}, LAYERS, ERROR), out / "forecast.png"
+            )
     print(score.table({m: row(r) for m, r in ladder.items()}))
     print("\n".join([*diverged, f"results in {out}"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,34 @@ def error_spectra(grid, error, truth):
     ax.set(xlabel="k (rad m⁻¹)", ylabel="variance of ψ per k (m⁵ s⁻²)", ylim=(1e-10 * top, top))
     ax.legend(fontsize=8)
     ax.grid(alpha=0.3)
+    return figure
+
+
+def forecasts(errors: Mapping[str, Mapping], labels: Sequence[str], ylabel: str):
+    """Error of methods against lead, a panel a layer; ``errors[method]`` has ``days`` and ``psi (lead, lev)``."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, len(labels), figsize=(5.5 * len(labels), 4), sharey=True, squeeze=False)
+    for lev, ax in enumerate(axes[0]):
+        for method, one in errors.items():
+            ax.plot(one["days"], np.asarray(one["psi"])[:, lev], label=method, marker=".")
+        ax.set(title=labels[lev], xlabel="lead (days)")
+        ax.grid(alpha=0.3)
+    axes[0][0].set(ylabel=ylabel, ylim=(0, None))
+    axes[0][-1].legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def ranks(counts, labels: Sequence[str]):
+    """Rank histograms of the truth among the members, as ratios to a flat one; ``counts (lev, ranks)``."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, len(labels), figsize=(4.5 * len(labels), 3), sharey=True, squeeze=False)
+    for ax, found, label in zip(axes[0], np.asarray(counts, dtype=float), labels, strict=True):
+        ax.bar(np.arange(len(found)), found / found.mean(), width=1.0)
+        ax.axhline(1, color="k", lw=0.8)
+        ax.set(title=label, xlabel="rank of the truth")
+    axes[0][0].set_ylabel("frequency × ranks")
+    figure.tight_layout()
     return figure
 
 

@@ -18,9 +18,10 @@ def nrmse(forecast, truth):
 
 
 def correlation(forecast, truth):
-    """Pattern (anomaly) correlation over the last two axes."""
+    """Pattern (anomaly) correlation over the last two axes; 0 where one of the fields is constant."""
     a, b = (np.asarray(f) - np.mean(np.asarray(f), axis=(-2, -1), keepdims=True) for f in (forecast, truth))
-    return np.sum(a * b, (-2, -1)) / np.sqrt(np.sum(a * a, (-2, -1)) * np.sum(b * b, (-2, -1)))
+    scale = np.sqrt(np.sum(a * a, (-2, -1)) * np.sum(b * b, (-2, -1)))
+    return np.sum(a * b, (-2, -1)) / np.where(scale > 0, scale, 1)
 
 
 def distribution_distance(a, b) -> float:

@@ -21,7 +21,8 @@ SHORT = {
 }
 PROMISED = {
     "qg_two_layer": "fields.nc diagnostics.nc pv.png spectra.png budget.png energy.png summary.json",
-    "qg_assimilate": "analysis.nc departures.nc maps.png error.png error_spectra.png summary.json",
+    "qg_assimilate": "analysis.nc departures.nc maps.png error.png forecast.png error_spectra.png ranks.png "
+    "summary.json",
 }
 QG = SHORT["qg_two_layer"].split()
 BLOWING_UP = [

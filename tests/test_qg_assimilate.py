@@ -57,34 +57,32 @@ def test_unusable_observations_are_counted_and_not_used(call, tmp_path):
     with xr.open_dataset(tmp_path / "o" / "departures.nc", decode_times=False) as departures:
         assert departures.sizes["obs"] == flags["good"]
         assert np.isfinite(departures["omb"].values).all()
+        assert np.isfinite(departures["oma"].values).all()
 
 
 def test_analysis_beats_climatology_within_thirty_days(call, tmp_path):
     results = {}
     for method in ("climatology", "letkf"):
-        ended = call(
-            "--method",
-            method,
-            "--days",
-            "30",
-            "--skip-days",
-            "20",
-            "--members",
-            "24",
-            "--out",
-            tmp_path / method,
-            case=CASE,
-        )
+        line = f"--method {method} --days 30 --skip-days 20 --members 24".split()
+        ended = call(*line, "--out", tmp_path / method, case=CASE)
         assert ended.status == 0
         results[method] = json.loads((tmp_path / method / "summary.json").read_text())["results"]
-    one, both = results["climatology"]["analysis_psi"], results["letkf"]["analysis_psi"]
+    one, both = results["climatology"]["psi"]["analysis"], results["letkf"]["psi"]["analysis"]
     assert 0.7 < one[0] < 1.4, "errors of the climatology are about its standard deviation"
     assert both[0] < 0.75 * one[0]
     assert both[1] < 0.9 * one[1]
-    low, high = results["letkf"]["analysis_psi_interval"][0]
+    low, high = results["letkf"]["psi"]["analysis_interval"][0]
     assert low <= both[0] <= high
     with xr.open_dataset(tmp_path / "letkf" / "analysis.nc", decode_times=False) as ds:
         assert {"psi_analysis", "psi_background", "q_analysis", "psi_spread"} <= set(ds)
+    forecast = np.asarray(results["letkf"]["forecast"]["psi"])
+    assert forecast[0] == pytest.approx(both, rel=0.3), "lead 0 is the analysis, of fewer windows"
+    assert forecast[-1, 0] > forecast[0, 0], "errors grow"
+    assert all(c < e for c, e in zip(results["letkf"]["crps"], both, strict=True))
+    with xr.open_dataset(tmp_path / "letkf" / "departures.nc", decode_times=False) as ds:
+        late = ds.isel(obs=ds["time"].values > 20 * testbed.DAY)
+        omb, oma = (np.sqrt(np.mean((late[n] / late["sigma"]) ** 2)) for n in ("omb", "oma"))
+    assert oma < 0.9 * omb, "analyses are nearer to the observations than backgrounds"
 
 
 # -- the data set ----------------------------------------------------------------------------------------------------

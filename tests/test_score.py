@@ -47,6 +47,7 @@ def test_correlation_ignores_mean_and_scale():
     a = np.random.default_rng(2).normal(size=(3, 7))
     assert score.correlation(5 * a + 3, a) == pytest.approx(1)
     assert score.correlation(1 - a, a) == pytest.approx(-1)
+    assert score.correlation(np.ones((4, 4)), np.arange(16.0).reshape(4, 4)) == 0
 
 
 def test_spectral_distance():

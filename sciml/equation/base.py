@@ -225,9 +225,11 @@ def apply(M: Tensor, z: Tensor) -> Tensor:
     """Matrix per wavevector ``(m, n, ...)`` times state ``(..., n, ...)``."""
     if M.shape[0] == 1:
         return M[0] * z
-    if M.is_complex() == z.is_complex():
-        return torch.einsum("mnkl,...nkl->...mkl", M, z)
-    return torch.view_as_complex(torch.einsum("mnkl,...nklc->...mklc", M, torch.view_as_real(z.resolve_conj())))
+    split = z.is_complex() and not M.is_complex()
+    z = torch.view_as_real(z.resolve_conj()) if split else z
+    wide = torch.promote_types(M.dtype, z.dtype)
+    out = torch.einsum("mnkl,...nklc->...mklc" if split else "mnkl,...nkl->...mkl", M.to(wide), z.to(wide))
+    return torch.view_as_complex(out) if split else out
 
 
 def courant(grid: Grid, psi: Tensor, dt: float) -> float:
