@@ -64,7 +64,7 @@ class Options(Common):
     days: float | None = None
     """Length, days, in whole windows (default: all observations; quick 30)."""
     skip_days: float | None = None
-    """Days at the start that scores leave out (default: a quarter of the length)."""
+    """Days at the start that scores leave out (default: three eighths of the length)."""
     members: int = 40
     """Size of ensembles."""
     radius: float = 40e3
@@ -177,7 +177,7 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
 def scores(o: Options, s: Setting, record: Record) -> dict[str, Any]:
     """Consistency with the observations; errors of analyses and forecasts, over the climatological std."""
     n = len(record.time)
-    skip = n // 4 if o.skip_days is None else min(n - 1, int(o.skip_days * DAY / s.length))
+    skip = 3 * n // 8 if o.skip_days is None else min(n - 1, int(o.skip_days * DAY / s.length))
     out: dict[str, Any] = {
         "scored_windows": n - skip,
         "innovation_rms_over_sigma": evaluate.innovation_rms(s.windows, record, skip),

@@ -60,15 +60,41 @@ def fields(q: torch.Tensor, eq, times, dim: str, attrs: dict) -> xr.Dataset:
     return ds
 
 
-def one_truth(seed: int, days: float, spinup: float):
-    """Model, states at every step, and simulated observations."""
-    eq = testbed.model()
-    step = testbed.stepper(eq)
+def true_states(seed: int, days: float, spinup: float) -> torch.Tensor:
+    """States of the perfect model at every step."""
+    step = testbed.stepper(testbed.model())
     n = round(days * DAY / (WINDOW * step.dt)) * WINDOW
     with torch.no_grad():
-        states, _ = trajectory(step, testbed.spun_up(step, seed, spinup), n)
+        return trajectory(step, testbed.spun_up(step, seed, spinup), n)[0]
+
+
+def observed(states: torch.Tensor, seed: int, command: str) -> xr.Dataset:
+    """Simulated observations of the network of the test bed, as they are written."""
+    eq = testbed.model()
     H = testbed.operator(eq)
-    return eq, states, simulate(H, testbed.network(H), states, 0.0, step.dt, seed + 7)
+    obs = simulate(H, testbed.network(H), states, 0.0, testbed.DT, seed)
+    about = {"units": "s-1", "long_name": "f0 h / H2 of the perfect model"}
+    obs = obs.assign(topography=(("y", "x"), testbed.topography(eq.grid).numpy().astype(np.float32), about))
+    obs = obs.assign_attrs(
+        source_command=command,
+        title="sample satellite-like observations of a quasi-geostrophic ocean",
+        channels=json.dumps(testbed.CHANNELS),
+        dt=testbed.DT,
+        window_steps=WINDOW,
+        windows=(len(states) - 1) // WINDOW,
+    )
+    for name in ("value", "sigma", "x", "y"):
+        obs[name] = obs[name].astype(np.float32)
+    for name in obs.variables:
+        obs[name].encoding = PACKED
+    return obs
+
+
+def truth_file(states: torch.Tensor, command: str) -> xr.Dataset:
+    """The truth at the ends of the windows."""
+    eq, ends = testbed.model(), states[::WINDOW]
+    times = WINDOW * testbed.DT * np.arange(len(ends))
+    return fields(eq.read(ends), eq, times, "time", {"source_command": command})
 
 
 def snapshots(seeds, spinup: float) -> torch.Tensor:
@@ -86,30 +112,13 @@ def snapshots(seeds, spinup: float) -> torch.Tensor:
 
 def run(o: Options) -> None:
     torch.set_num_threads(1)
-    eq, states, obs = one_truth(o.seed, o.days, o.spinup_days)
+    states = true_states(o.seed, o.days, o.spinup_days)
     command = f"python data/make_qg_satellite.py --seed {o.seed} --days {o.days:g} --spinup-days {o.spinup_days:g}"
-    story = {"source_command": command}
-    about = {"units": "s-1", "long_name": "f0 h / H2 of the perfect model"}
-    obs = obs.assign(topography=(("y", "x"), testbed.topography(eq.grid).numpy().astype(np.float32), about))
-    obs = obs.assign_attrs(
-        story,
-        title="sample satellite-like observations of a quasi-geostrophic ocean",
-        channels=json.dumps(testbed.CHANNELS),
-        dt=testbed.DT,
-        window_steps=WINDOW,
-        windows=(len(states) - 1) // WINDOW,
-    )
-    for name in ("value", "sigma", "x", "y"):
-        obs[name] = obs[name].astype(np.float32)
-    for name in obs.variables:
-        obs[name].encoding = PACKED
-    write_netcdf(obs, o.out / "qg_satellite.nc")
-    ends = states[::WINDOW]
-    times = WINDOW * testbed.DT * np.arange(len(ends))
-    write_netcdf(fields(eq.read(ends), eq, times, "time", story), o.out / "qg_satellite_truth.nc")
+    write_netcdf(observed(states, o.seed + 7, command), o.out / "qg_satellite.nc")
+    write_netcdf(truth_file(states, command), o.out / "qg_satellite_truth.nc")
     if o.climatology:
         q = snapshots(range(1001, 1009), o.spinup_days)
-        ds = fields(q, eq, None, "sample", story)
+        ds = fields(q, testbed.model(), None, "sample", {"source_command": command})
         root = background_root(q, o.spinup_days).numpy().astype(np.float32)
         attrs = {
             "long_name": "square root of the background covariance of q, for white noise on the grid",
@@ -122,10 +131,10 @@ def run(o: Options) -> None:
 
 def background_root(q: torch.Tensor, spinup: float, seed: int = 2001) -> torch.Tensor:
     """B fitted to cycled errors on a training truth of its own."""
-    eq, states, obs = one_truth(seed, 200.0, spinup)
+    eq, states = testbed.model(), true_states(seed, 200.0, spinup)
+    obs = observed(states, seed + 7, "")
+    cut = windows(obs, testbed.operator(eq), 0.0, testbed.DT, WINDOW, obs.attrs["windows"])
     z = eq.init(q)
-    n = (len(states) - 1) // WINDOW
-    cut = windows(obs, testbed.operator(eq), 0.0, testbed.DT, WINDOW, n)
     first = covariance(eq.grid, z - z.mean(0))
     return refitted(first, testbed.stepper(eq), cut, State(z.mean(0)), states[WINDOW::WINDOW]).root
 

@@ -36,11 +36,11 @@ ROUGHNESS = 1e-6
 CHANNELS: tuple[dict[str, Any], ...] = (
     dict(name="ssh", kind="ssh", sigma=1.6e-3, units="m", f0=F0),
     dict(name="swath_ssh", kind="ssh", sigma=2.4e-3, units="m", f0=F0),
-    dict(name="tb_upper", kind="radiance", sigma=1.5, units="K", weights=(1.0, 0.5), scale=3200.0, footprint=40e3),
-    dict(name="tb_mixed", kind="radiance", sigma=1.5, units="K", weights=(0.6, 2.0), scale=3200.0, footprint=50e3),
-    dict(name="tb_lower", kind="radiance", sigma=1.5, units="K", weights=(0.2, 4.0), scale=3200.0, footprint=60e3),
+    dict(name="tb_upper", kind="radiance", sigma=0.5, units="K", weights=(1.0, 0.5), scale=3200.0, footprint=40e3),
+    dict(name="tb_mixed", kind="radiance", sigma=0.5, units="K", weights=(0.6, 2.0), scale=3200.0, footprint=50e3),
+    dict(name="tb_lower", kind="radiance", sigma=0.5, units="K", weights=(0.2, 4.0), scale=3200.0, footprint=60e3),
 )
-"""Noise is a tenth (swath: 0.15) of the standard deviation of the sea-surface height, 0.15 of a radiance's range."""
+"""Noise is a tenth (swath: 0.15) of the standard deviation of the sea-surface height, 0.05 of a radiance's range."""
 
 
 def model(kind: str = "perfect", **changes) -> TwoLayerQG:
@@ -118,7 +118,7 @@ def network(H: Operator) -> list[Instrument]:
         Instrument("swath", wide, (known["swath_ssh"],), correlated=0.5, correlation_time=30.0),
         Instrument(
             "radiometer", radiometer, tuple(known[c] for c in ("tb_upper", "tb_mixed", "tb_lower")),
-            drift=0.3, clouds=Clouds(0.4, 200e3),
+            drift=0.1, clouds=Clouds(0.3, 200e3),
         ),
     ]  # fmt: skip
 
