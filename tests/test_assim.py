@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import sciml as sm
 from sciml import Grid
@@ -134,6 +136,15 @@ def test_local_filter_with_a_wide_taper_is_the_global_one(step):
     wide = cycle(step, LETKF(SPACE, 1e6), cut, start, SPACE.read).final.z
     globally = cycle(step, EnKF(square_root), cut, start, SPACE.read).final.z
     torch.testing.assert_close(wide, globally, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_nearest_column_has_the_largest_weight(every):
+    grid = Grid(12, 8, Lx=3.0, Ly=2.0, x0=0.1, y0=-0.3)
+    places = np.random.default_rng(0).uniform(0, 1, (2, 50)) * [[3.0], [2.0]] + [[0.1], [-0.3]]
+    window = SimpleNamespace(obs=xr.Dataset({"x": ("obs", places[0]), "y": ("obs", places[1])}))
+    local = LETKF(Space(grid, lambda z: z, lambda z: z), radius=0.4, every=every)
+    assert (local.nearest(window) == local.taper(window).argmax(0)).all()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("weights", [perturbed_observations, deterministic])

@@ -112,7 +112,7 @@ class LETKF:
         grid, every = self.space.grid, self.every
         i = np.rint((window.obs["x"].values - grid.x0) / (grid.dx * every)).astype(int) % max(1, grid.nx // every)
         j = np.rint((window.obs["y"].values - grid.y0) / (grid.dy * every)).astype(int) % max(1, grid.ny // every)
-        return torch.as_tensor(i * max(1, grid.ny // every) + j, device=grid.device)
+        return torch.as_tensor(j * max(1, grid.nx // every) + i, device=grid.device)
 
     def applied(self, z: Tensor, W: Tensor) -> Tensor:
         """The analysed ensemble."""
