@@ -70,7 +70,7 @@ def scores(o: Options, folder: Path, seed: int, method: str) -> dict[str, float]
     if not summary.exists():
         line = [sys.executable, str(ROOT / "cases" / "qg_assimilate.py"), "--method", method, "--seed", str(seed)]
         line += ["--observations", str(folder / f"observations{seed}.nc"), "--truth", str(folder / "truth.nc")]
-        line += ["--days", str(o.days), "--skip-days", str(o.skip_days), "--overwrite", "--out", str(out)]
+        line += ["--days", str(o.days), "--skip-days", str(o.skip_days), "--out", str(out)]
         ended = subprocess.run([*line, *o.arguments], capture_output=True, text=True)
         print(f"{folder.name} seed {seed} {method}{o.name}: exit {ended.returncode}", flush=True)
         if ended.returncode:

@@ -237,3 +237,15 @@ def courant(grid: Grid, psi: Tensor, dt: float) -> float:
     u = grid.ifft(grid.complex(grid.il) * psi).abs() / grid.dx
     v = grid.ifft(grid.complex(grid.ik) * psi).abs() / grid.dy
     return float((u + v).amax() * dt)
+
+
+def repeat(operator, times: int, e: Expr) -> Expr:
+    """``operator`` applied ``times`` times."""
+    for _ in range(times):
+        e = operator(e)
+    return e
+
+
+def given(value) -> bool:
+    """Whether a parameter is anything but the number zero."""
+    return not isinstance(value, int | float) or value != 0

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sciml.equation import qg_fast
-from sciml.equation.base import Equation, Term, apply
+from sciml.equation.base import Equation, Term, apply, given, repeat
 from sciml.equation.expression import Expr, Field, J, Param, dx, dy, lap, mean_x
 from sciml.equation.filter import exponential_filter
 
@@ -241,28 +241,28 @@ class QuasiGeostrophic(Equation):
         p, sign = self.nu_order, (-1) ** (self.nu_order + 1)
         if p < 1 or p != int(p):
             raise ValueError(f"nu_order must be a positive whole number, got {p}")
-        if _given(self.nu):
+        if given(self.nu):
             yield Term(name, "viscosity", sign * Param("nu") * repeat(lap, p, q))
-        if _given(self.nu_axes):
+        if given(self.nu_axes):
             yield Term(name, "viscosity", sign * Param("nu_axes") * (repeat(dx, 2 * p, q) + repeat(dy, 2 * p, q)))
         if self.sponge is not None:
             yield Term(name, "sponge", -self._symbol("sponge") * (q - mean_x(q)))
 
     def _bottom(self) -> Iterable[Term]:
         name, psi = f"q{self.n}", Field(f"psi{self.n}")
-        if _given(self.rek):
+        if given(self.rek):
             yield Term(name, "drag", -Param("rek") * lap(psi))
         if self.topography is not None:
             eta, U, V = Field("eta"), self._symbol(f"U{self.n}"), self._symbol(f"V{self.n}")
             yield Term(name, "topography", -J(psi, eta) - U * dx(eta) - V * dy(eta))
 
     def _relaxation(self) -> Iterable[Term]:
-        if not (_given(self.relax) or _given(self.relax_jet)):
+        if not (given(self.relax) or given(self.relax_jet)):
             return
-        if self.n < 2 or (self.psi_R is None and _given(self.relax_jet)):
+        if self.n < 2 or (self.psi_R is None and given(self.relax_jet)):
             raise ValueError("thermal relaxation needs two layers, and relax_jet a field psi_R")
         flux = Param("relax") * (Field("psi1") - Field("psi2"))
-        if _given(self.relax_jet):
+        if given(self.relax_jet):
             flux = flux - Param("relax_jet") * Field("psi_R")
         yield Term("q1", "relaxation", flux)
         yield Term("q2", "relaxation", -flux)
@@ -273,13 +273,22 @@ class QuasiGeostrophic(Equation):
         return exponential_filter(self.grid, self.filterfac)
 
     @cached_property
+    def _bottom_pv(self) -> Tensor | None:
+        """PV of topography ``(n, *modes)`` where no mean flow crosses it: the advection carries it along."""
+        if self.topography is None or any(given(flow[-1]) for flow in self.mean_flow):
+            return None
+        eta = self.fixed["eta"].reshape(1, *self.grid.modes)
+        return torch.cat([torch.zeros_like(eta).expand(self.n - 1, -1, -1), eta])
+
+    @cached_property
     def _slow_terms(self) -> tuple[Term, ...]:
         own = {(name, "advection") for name in self.prognostic}
+        own |= set() if self._bottom_pv is None else {(self.prognostic[-1], "topography")}
         return tuple(t for t in self._split[1] if (t.field, t.name) not in own)
 
     @cached_property
     def _advection(self) -> qg_fast.Advection:
-        return qg_fast.advection(self.grid, self._invert, self.grid.real(self.S))
+        return qg_fast.advection(self.grid, self._invert, self.grid.real(self.S), self._bottom_pv)
 
     def tendency(self, z: Tensor, t: float = 0.0) -> Tensor:
         return self._rest(self._advection(z, self._linear), z, t)
@@ -387,14 +396,3 @@ class TwoLayerQG(QuasiGeostrophic):
         from sciml.equation.presets import preset
 
         return preset(name, nx, ny, **changes)
-
-
-def repeat(operator, times: int, e: Expr) -> Expr:
-    """``operator`` applied ``times`` times."""
-    for _ in range(times):
-        e = operator(e)
-    return e
-
-
-def _given(value) -> bool:
-    return not isinstance(value, int | float) or value != 0

@@ -6,7 +6,8 @@ neighbouring layers needs one Jacobian per interface, so that n layers take 2n i
 .. math:: J(\psi, \nabla^2\psi) = (\partial_{xx} - \partial_{yy})(u v) + \partial_{xy}(v^2 - u^2), \qquad
           J(\psi_i, \psi_{i+1}) = u_i v_{i+1} - v_i u_{i+1}.
 
-On aliased grids products differ from form to form; there the flux form of the term, div(u q), is kept (3n + 2n).
+On aliased grids products differ from form to form; there the flux form of the term, div(u q), is kept (3n + 2n). So it
+is over topography, which this form carries along for nothing.
 Where no gradient is asked for, on a CPU with numba and pyfftw, all of it runs in the compiled code of ``qg_packed.py``.
 Gradients on dealiased grids come from that code, too (``qg_gradient.py``).
 """
@@ -25,24 +26,26 @@ from sciml.grid import Grid
 Advection = Callable[..., Tensor]
 
 
-def advection(grid: Grid, invert: Tensor, S: Tensor) -> Advection:
-    """The function ``(z, linear=None) -> -J(psi, q) (+ linear z)`` for states ``z (..., n, *modes)``.
+def advection(grid: Grid, invert: Tensor, S: Tensor, bottom: Tensor | None = None) -> Advection:
+    """The function ``(z, linear=None) -> -J(psi, q + bottom) (+ linear z)`` for states ``z (..., n, *modes)``.
 
-    ``invert (n, n, *modes)`` gives psi from q; ``S (n, n)`` is the stretching operator, which couples neighbours only.
+    ``invert (n, n, *modes)`` gives psi from q; ``S (n, n)`` is the stretching operator, which couples neighbours only;
+    ``bottom (n, *modes)`` is vorticity that flows past without being part of the state, of topography.
     """
-    advect = basdevant(grid, invert, S) if grid.dealias != 1 else flux(grid, invert)
+    exact = grid.dealias != 1
+    advect = basdevant(grid, invert, S) if exact and bottom is None else flux(grid, invert, bottom)
 
     def torch_advection(z: Tensor, linear: Tensor | None = None) -> Tensor:
         return advect(z) if linear is None else advect(z) + apply(linear, z)
 
-    if not plain(invert, S):
+    if not plain(invert, S, bottom):
         return torch_advection
     from sciml.equation import qg_packed
     from sciml.equation.qg_gradient import differentiable
 
-    compiled = qg_packed.advection(grid, invert, S)
-    if grid.dealias != 1:
-        advect = differentiable(grid, invert, compiled)
+    compiled = qg_packed.advection(grid, invert, S, bottom)
+    if exact:
+        advect = differentiable(grid, invert, compiled, bottom)
 
     def either(z: Tensor, linear: Tensor | None = None) -> Tensor:
         return compiled(z, linear) if plain(z, linear) else torch_advection(z, linear)
@@ -70,14 +73,15 @@ def basdevant(grid: Grid, invert: Tensor, S: Tensor) -> Callable[[Tensor], Tenso
     return advect
 
 
-def flux(grid: Grid, invert: Tensor) -> Callable[[Tensor], Tensor]:
-    """-J(psi, q) = -d_x(u q) - d_y(v q)."""
+def flux(grid: Grid, invert: Tensor, bottom: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """-J(psi, q) = -d_x(u q) - d_y(v q), q with ``bottom``."""
     ik, il = grid.complex(grid.ik), grid.complex(grid.il)
     n = invert.shape[0]
 
     def advect(z: Tensor) -> Tensor:
         psi = apply(invert, z)
-        u, v, q = grid.ifft(torch.cat([-il * psi, ik * psi, z], -3), grid.product_shape).split(n, -3)
+        q = z if bottom is None else z + bottom
+        u, v, q = grid.ifft(torch.cat([-il * psi, ik * psi, q], -3), grid.product_shape).split(n, -3)
         uq, vq = grid.fft(torch.cat([u * q, v * q], -3)).split(n, -3)
         return -ik * uq - il * vq
 

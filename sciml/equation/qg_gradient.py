@@ -6,6 +6,8 @@ r"""Derivatives of the advection in compiled code, to any order; on dealiased gr
 
 the tangent and its adjoint by :math:`\langle g, N(\psi, u)\rangle = -\langle u, N(\psi, g)\rangle =
 \langle \psi, N(u, g)\rangle`. T is symmetric: T's derivatives by both arguments, and those of T*, are T and T* again.
+Over topography :math:`f(z) = N(Az, z + b)`, and b is added to z in the products of the first argument with the second
+one, N(Au, z + b) and N(z + b, g), where f itself is differentiated, not in T's derivatives by z (``over=False``).
 """
 
 from __future__ import annotations
@@ -20,19 +22,23 @@ from sciml.equation.base import apply
 from sciml.grid import Grid
 
 
-def differentiable(grid: Grid, invert: Tensor, advection: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """``z -> N(Az, z)`` with derivatives; ``advection`` is the same function without."""
+def differentiable(
+    grid: Grid, invert: Tensor, advection: Callable[[Tensor], Tensor], bottom: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """``z -> N(Az, z + bottom)`` with derivatives; ``advection`` is the same function without."""
     N, weight, transposed = qg_packed.jacobian(grid), grid.real(grid.weight), invert.transpose(0, 1)
 
-    def tangent_of(z: Tensor, u: Tensor) -> Tensor:
-        both = torch.stack([z, u])
-        return N(apply(invert, both), both.flip(0)).sum(0)
+    def tangent_of(z: Tensor, u: Tensor, over: bool) -> Tensor:
+        return N(apply(invert, torch.stack([z, u])), torch.stack([u, carried(z, over)])).sum(0)
 
-    def adjoint_of(z: Tensor, g: Tensor) -> Tensor:
+    def adjoint_of(z: Tensor, g: Tensor, over: bool) -> Tensor:
         """The real inner product of stored coefficients counts k > 0 once, the one of fields twice."""
         g = g / weight
-        of_u, of_psi = N(torch.stack([apply(invert, z), z]), torch.stack([g, g]))
+        of_u, of_psi = N(torch.stack([apply(invert, z), carried(z, over)]), torch.stack([g, g]))
         return weight * (apply(transposed, of_psi) - of_u)
+
+    def carried(z: Tensor, over: bool) -> Tensor:
+        return z if bottom is None or not over else z + bottom
 
     class Advection(torch.autograd.Function):
         @staticmethod
@@ -46,11 +52,11 @@ def differentiable(grid: Grid, invert: Tensor, advection: Callable[[Tensor], Ten
 
         @staticmethod
         def backward(ctx, *grads: Tensor) -> Tensor:
-            return adjoint(ctx.saved_tensors[0], grads[0])
+            return adjoint(ctx.saved_tensors[0], grads[0], True)
 
         @staticmethod
         def jvp(ctx, *tangents: Tensor) -> Tensor:
-            return tangent(ctx.saved_tensors[0], tangents[0])
+            return tangent(ctx.saved_tensors[0], tangents[0], True)
 
         @staticmethod
         def vmap(info, in_dims, z: Tensor) -> tuple[Tensor, int]:
@@ -58,62 +64,68 @@ def differentiable(grid: Grid, invert: Tensor, advection: Callable[[Tensor], Ten
 
     class Tangent(torch.autograd.Function):
         @staticmethod
-        def forward(z: Tensor, u: Tensor) -> Tensor:
-            return tangent_of(z, u)
+        def forward(z: Tensor, u: Tensor, over: bool) -> Tensor:
+            return tangent_of(z, u, over)
 
-        setup_context = Advection.setup_context
+        @staticmethod
+        def setup_context(ctx, inputs, output) -> None:
+            ctx.save_for_backward(*inputs[:2])
+            ctx.save_for_forward(*inputs[:2])
+            ctx.over = inputs[2]
 
         @staticmethod
         def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
             z, u = ctx.saved_tensors
-            of_z, of_u = ctx.needs_input_grad
-            return adjoint(u, grads[0]) if of_z else None, adjoint(z, grads[0]) if of_u else None
+            of_z, of_u, _ = ctx.needs_input_grad
+            first = adjoint(u, grads[0], False) if of_z else None
+            return first, adjoint(z, grads[0], ctx.over) if of_u else None, None
 
         @staticmethod
         def jvp(ctx, *tangents: Tensor) -> Tensor:
             z, u = ctx.saved_tensors
-            return tangent(tangents[0], u) + tangent(z, tangents[1])
+            return tangent(tangents[0], u, False) + tangent(z, tangents[1], ctx.over)
 
         @staticmethod
-        def vmap(info, in_dims, *inputs: Tensor) -> tuple[Tensor, int]:
-            return tangent(*in_front(info, in_dims, inputs)), 0
+        def vmap(info, in_dims, z: Tensor, u: Tensor, over: bool) -> tuple[Tensor, int]:
+            return tangent(*in_front(info, in_dims, z, u), over), 0
 
     class Adjoint(torch.autograd.Function):
         @staticmethod
-        def forward(z: Tensor, g: Tensor) -> Tensor:
-            return adjoint_of(z, g)
+        def forward(z: Tensor, g: Tensor, over: bool) -> Tensor:
+            return adjoint_of(z, g, over)
 
-        setup_context = Advection.setup_context
+        setup_context = Tangent.setup_context
 
         @staticmethod
         def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
             z, g = ctx.saved_tensors
-            of_z, of_g = ctx.needs_input_grad
-            return adjoint(grads[0], g) if of_z else None, tangent(z, grads[0]) if of_g else None
+            of_z, of_g, _ = ctx.needs_input_grad
+            first = adjoint(grads[0], g, False) if of_z else None
+            return first, tangent(z, grads[0], ctx.over) if of_g else None, None
 
         @staticmethod
         def jvp(ctx, *tangents: Tensor) -> Tensor:
             z, g = ctx.saved_tensors
-            return adjoint(tangents[0], g) + adjoint(z, tangents[1])
+            return adjoint(tangents[0], g, False) + adjoint(z, tangents[1], ctx.over)
 
         @staticmethod
-        def vmap(info, in_dims, *inputs: Tensor) -> tuple[Tensor, int]:
-            return adjoint(*in_front(info, in_dims, inputs)), 0
+        def vmap(info, in_dims, z: Tensor, g: Tensor, over: bool) -> tuple[Tensor, int]:
+            return adjoint(*in_front(info, in_dims, z, g), over), 0
 
     def advect(z: Tensor) -> Tensor:
         return Advection.apply(z)  # type: ignore[return-value]
 
-    def tangent(z: Tensor, u: Tensor) -> Tensor:
-        return Tangent.apply(z, u)  # type: ignore[return-value]
+    def tangent(z: Tensor, u: Tensor, over: bool) -> Tensor:
+        return Tangent.apply(z, u, over)  # type: ignore[return-value]
 
-    def adjoint(z: Tensor, g: Tensor) -> Tensor:
-        return Adjoint.apply(z, g)  # type: ignore[return-value]
+    def adjoint(z: Tensor, g: Tensor, over: bool) -> Tensor:
+        return Adjoint.apply(z, g, over)  # type: ignore[return-value]
 
     return advect
 
 
-def in_front(info, in_dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    """All tensors with the dimension that ``vmap`` takes away in front."""
+def in_front(info, in_dims: tuple[int | None, ...], z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors with the dimension that ``vmap`` takes away in front."""
     size = info.batch_size
-    moved = zip(tensors, in_dims, strict=True)
-    return [t.expand(size, *t.shape) if d is None else t.movedim(d, 0) for t, d in moved]
+    moved = [t.expand(size, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip((z, u), in_dims, strict=False)]
+    return moved[0], moved[1]

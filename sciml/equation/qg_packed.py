@@ -35,13 +35,13 @@ Advance = Callable[[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray], None
 """``(z of the velocities, z that they carry, linear operator, out)``"""
 
 
-def advection(grid: Grid, invert: Tensor, S: Tensor) -> Callable[..., Tensor]:
-    """``(z, linear=None) -> -J(psi, q) (+ linear z)`` for states ``z (..., n, *modes)`` on the CPU."""
-    A, stretching = loops.array(invert), loops.array(S)
-    parts = in_parts(grid, len(stretching), lambda members: workspace(grid, A, stretching, members, grid.dealias != 1))
+def advection(grid: Grid, invert: Tensor, S: Tensor, bottom: Tensor | None = None) -> Callable[..., Tensor]:
+    """``(z, linear=None) -> -J(psi, q + bottom) (+ linear z)`` for states ``z (..., n, *modes)`` on the CPU."""
+    A, stretching, exact = loops.array(invert), loops.array(S), grid.dealias != 1 and bottom is None
+    parts = in_parts(grid, len(stretching), lambda members: workspace(grid, A, stretching, members, exact))
 
     def advect(z: Tensor, linear: Tensor | None = None) -> Tensor:
-        return parts(z, z, None if linear is None else loops.array(linear))
+        return parts(z, z if bottom is None else z + bottom, None if linear is None else loops.array(linear))
 
     return advect
 
