@@ -71,7 +71,7 @@ class Options(Common):
     """Localisation length of letkf, m."""
     inflation: float = 1.05
     """Factor of the anomalies after each analysis of an ensemble filter."""
-    lag: int = 1
+    lag: int = 4
     """Windows that 4dvar assimilates at once."""
     leave_out: str | None = None
     """Platform that is not used, to see its value."""
@@ -83,7 +83,10 @@ class Setting(NamedTuple):
     eq: sm.TwoLayerQG
     step: sm.Step
     windows: list[Window]
-    covariance: Covariance
+    background: Covariance
+    """of the errors of backgrounds of oi"""
+    analysed: Covariance
+    """of the errors of analyses of 4dvar"""
     climate: Tensor
     """snapshots ``(samples, n, *modes)``"""
     truth: Tensor | None
@@ -132,14 +135,19 @@ def prepare(o: Options) -> Setting:
     obs = check(obs, 0.0, n * length, box)
     cut = windows(obs, H, 0.0, step.dt, testbed.WINDOW, n)
     z = eq.init(torch.as_tensor(climate["q"].values, dtype=grid.dtype))
-    B = Covariance(grid, grid.real(torch.as_tensor(climate["background_root"].values)))
+    if missing := {"q", "background_root", "analysis_root"} - set(climate):
+        raise Refused(
+            f"{o.climatology} lacks {', '.join(sorted(missing))}; make it with: python data/make_qg_satellite.py"
+        )
+    roots = (climate[f"{name}_root"].values for name in ("background", "analysis"))
+    B, A = (Covariance(grid, grid.real(torch.as_tensor(root))) for root in roots)
     truth = None
     if o.truth is not None:
         q = load(o.truth, "truth")["q"].values[1 : n + 1]
         if len(q) < n:
             raise Refused(f"{o.truth} ends before the observations: {len(q)} windows of {n}")
         truth = eq.init(torch.as_tensor(q, dtype=grid.dtype))
-    return Setting(eq, step, cut, B, z, truth, counts(obs))
+    return Setting(eq, step, cut, B, A, z, truth, counts(obs))
 
 
 # -- methods ---------------------------------------------------------------------------------------------------------
@@ -164,12 +172,12 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     return {
         "climatology": (partial(of_climate, s.climate), one),
         "free": (free_run, sm.State(s.climate[order[0]])),
-        "oi": (OptimalInterpolation(s.covariance, tolerance=1e-3), one),
-        "3dvar": (ThreeDVar(s.covariance, tolerance=1e-2), one),
+        "oi": (OptimalInterpolation(s.background, tolerance=1e-3), one),
+        "3dvar": (ThreeDVar(s.background, tolerance=1e-2), one),
         "enkf": (ensemble.EnKF(ensemble.perturbed_observations, o.inflation, seed=o.seed), many),
         "etkf": (ensemble.EnKF(ensemble.square_root, o.inflation, rotate=True, seed=o.seed), many),
         "letkf": (local, many),
-        "4dvar": (FourDVar(s.covariance, o.lag), one),
+        "4dvar": (FourDVar(s.analysed, o.lag, outer=1, inner=10), one),
     }
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from sciml.data import replacing
 
 
-def _pyplot():
+def pyplot():
     import matplotlib
 
     if not os.environ.get("DISPLAY") and "inline" not in matplotlib.get_backend():
@@ -27,7 +27,7 @@ def save(figure, path: Path) -> None:
     """Write a PNG, replacing an older one only by a complete one, and close the figure."""
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=120, bbox_inches="tight")
-    _pyplot().close(figure)
+    pyplot().close(figure)
 
 
 def unit(da: xr.DataArray) -> str:
@@ -49,7 +49,7 @@ def maps(da: xr.DataArray, title: str = "", robust: float = 99.8):
     """One map per layer of ``da (lev, y, x)``, with a symmetric colour scale for each."""
     import cmocean  # noqa: F401  # registers its colour maps
 
-    plt = _pyplot()
+    plt = pyplot()
     n = da.sizes["lev"]
     (x, x_label), (y, y_label) = length_axis(da, "x"), length_axis(da, "y")
     size = (5.2 * n, 1 + 4.2 * np.ptp(y) / np.ptp(x))
@@ -67,7 +67,7 @@ def maps(da: xr.DataArray, title: str = "", robust: float = 99.8):
 
 def spectra(ds: xr.Dataset, slopes: tuple[float, ...] = (-3.0, -5.0)):
     """Kinetic energy and enstrophy spectra of each layer, log-log, with reference slopes for the energy."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
     k = ds["k"].values
     panels = {"KEspec": "kinetic energy", "Ensspec": "enstrophy ½q²"}
@@ -122,7 +122,7 @@ def budget(ds: xr.Dataset):
     """Terms of the spectral energy budget against k, times k so that equal areas are equal energy rates."""
     from sciml.spectra import budget_names
 
-    plt = _pyplot()
+    plt = pyplot()
     figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
     k = visible(ds)
     for name in [str(n) for n in budget_names(ds.data_vars)] + (["residual"] if "residual" in ds else []):
@@ -139,7 +139,7 @@ def budget(ds: xr.Dataset):
 
 def series(time, values, labels, ylabel: str, xlabel: str = "time (days)"):
     """Lines against time; ``values (time, n)``."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, ax = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
     for v, label in zip(np.asarray(values).T, labels, strict=True):
         ax.plot(time, v, label=label)
@@ -153,7 +153,7 @@ def analysis(truth: np.ndarray, ds: xr.Dataset, obs: xr.Dataset):
     """Truth, background, analysis and error of psi ``(lev, y, x)``, a row a layer, with the places of ``obs``."""
     import cmocean  # noqa: F401
 
-    plt = _pyplot()
+    plt = pyplot()
     (x, x_label), (y, y_label) = length_axis(ds["psi_analysis"], "x"), length_axis(ds["psi_analysis"], "y")
     n = len(truth)
     figure, axes = plt.subplots(
@@ -183,7 +183,7 @@ def error_spectra(grid, error, truth):
     """Spectra of an error and of the truth, coefficients ``(time, lev, *modes)``, for each layer."""
     from sciml.spectra import isotropic
 
-    plt = _pyplot()
+    plt = pyplot()
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     for lev in range(error.shape[1]):
         for z, style, name in ((truth, "-", "truth"), (error, "--", "analysis error")):
@@ -199,7 +199,7 @@ def error_spectra(grid, error, truth):
 
 def forecasts(errors: Mapping[str, Mapping], labels: Sequence[str], ylabel: str):
     """Error of methods against lead, a panel a layer; ``errors[method]`` has ``days`` and ``psi (lead, lev)``."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(labels), figsize=(5.5 * len(labels), 4), sharey=True, squeeze=False)
     for lev, ax in enumerate(axes[0]):
         for method, one in errors.items():
@@ -214,7 +214,7 @@ def forecasts(errors: Mapping[str, Mapping], labels: Sequence[str], ylabel: str)
 
 def ranks(counts, labels: Sequence[str]):
     """Rank histograms of the truth among the members, as ratios to a flat one; ``counts (lev, ranks)``."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(labels), figsize=(4.5 * len(labels), 3), sharey=True, squeeze=False)
     for ax, found, label in zip(axes[0], np.asarray(counts, dtype=float), labels, strict=True):
         ax.bar(np.arange(len(found)), found / found.mean(), width=1.0)
@@ -239,7 +239,7 @@ def movie(da: xr.DataArray, path: Path, frames_per_second: int = 12) -> None:
 
     with replacing(path) as partial:
         FuncAnimation(figure, draw, frames=da.sizes["time"]).save(partial, PillowWriter(frames_per_second), dpi=70)
-    _pyplot().close(figure)
+    pyplot().close(figure)
 
 
 def clock(time: xr.DataArray) -> str:

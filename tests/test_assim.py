@@ -1,6 +1,7 @@
 """Analyses against the Kalman filter, the gain formula, the smoother, and each other."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -388,7 +389,7 @@ def test_refitted_covariance_is_that_of_cycled_errors():
     obs = obs.assign(value=("obs", exact.numpy() + 1e-3 * rng.standard_normal(240)))
     cut = windows(obs, operator, 0.0, 3600.0, 3, 4)
     start = sm.State(torch.zeros_like(truth.z))
-    found = refitted(first, step, cut, start, states[3::3], rounds=1, skip=1)
+    found = refitted(first, step, cut, start, states[3::3], [partial(OptimalInterpolation, tolerance=1e-2)], skip=1)
     run = cycle(step, OptimalInterpolation(first, tolerance=1e-2), cut, start)
     errors = (run.background - states[3::3])[1:]
     want = (eq.grid.weight * errors.abs() ** 2).sum((-2, -1)).mean(0)

@@ -15,7 +15,7 @@ LAYERS = [
     {"equation"},
     {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "field", "nn", "initial"},
     {"assim", "discover", "insr", "prose", "surrogate", "train"},
-    {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "readers", "evaluate"},
+    {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "readers", "evaluate", "charts"},
 ]
 """From the bottom up; a module may import its own layer and those before it (design.md)."""
 

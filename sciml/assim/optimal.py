@@ -6,12 +6,14 @@ Observations are compared with the background at their own times; the increment 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Covariance, forecast, restarted, trajectory
+from sciml.assim.base import Analysed, Analysis, Covariance, forecast, restarted, trajectory
 from sciml.assim.minimise import gauss_newton
 from sciml.observe import Window
 from sciml.step import State, Step
@@ -87,9 +89,11 @@ def carried(
 
 
 def refitted(
-    covariance: Covariance, step: Step, windows, start: State, truth: Tensor, rounds: int = 3, skip: int = 8
-) -> Covariance:
-    """B from the background errors of cycled optimal interpolation on a training truth, found again in each round.
+    covariance: Covariance, step: Step, windows, start: State, truth: Tensor,
+    methods: Sequence[Callable[[Covariance], Analysis]] = (), skip: int = 8, of_analysis: bool = False,
+) -> Covariance:  # fmt: skip
+    """B from the background (or analysis) errors of a cycled method on a training truth, found again with each of
+    ``methods``, which make an analysis of a B; three times optimal interpolation unless given.
 
     ``truth (windows, n, *modes)`` holds its states at the ends of the windows; the first ``skip`` do not count: a B
     that is fitted over the transient makes every static method look worse than it is.
@@ -97,7 +101,7 @@ def refitted(
     from sciml.assim.base import covariance as fitted
     from sciml.assim.cycle import cycle
 
-    for _ in range(rounds):
-        run = cycle(step, OptimalInterpolation(covariance, tolerance=1e-2), windows, start)
-        covariance = fitted(covariance.grid, (run.background - truth)[skip:])
+    for method in methods or 3 * [partial(OptimalInterpolation, tolerance=1e-2)]:
+        run = cycle(step, method(covariance), windows, start)
+        covariance = fitted(covariance.grid, ((run.analysis if of_analysis else run.background) - truth)[skip:])
     return covariance

@@ -1,0 +1,391 @@
+"""Real files into the one container of ``observations.py``: altimeter tracks, swaths, maps, any CF trajectory or swath.
+
+Every sample of a file becomes an observation; what may not be used keeps its place and carries the reason in ``qc``
+(land, edited, missing, bad_sigma, time_order, ...), and :func:`sciml.observations.counts` counts it. Conventions:
+
+- longitudes are in [0, 360) degrees east, whatever the file has; :func:`wrapped` brings them to any other origin;
+- times are ``datetime64[ns]``; values are in the units of the file, heights always in metres;
+- a value that is the fill value of the netCDF library for its type counts as missing also where the file does not
+  declare it (DUACS maps have land that way);
+- observations stay in the order of the file, so that times that run backwards are seen and flagged.
+
+All readers raise ``ValueError`` with the path and what to do: no such file or no netCDF, wrong kind of file, missing
+variable or group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sciml.observations import QC, check, observations
+
+JASON_LIMITS: Mapping[str, tuple[float, float]] = {
+    "range_numval_ku": (10, np.inf), "range_rms_ku": (0, 0.2), "sig0_numval_ku": (10, np.inf), "sig0_rms_ku": (0, 1),
+    "model_dry_tropo_corr": (-2.5, -1.9), "rad_wet_tropo_corr": (-0.5, -0.001), "iono_corr_alt_ku": (-0.4, 0.04),
+    "sea_state_bias_ku": (-0.5, 0), "ocean_tide_sol1": (-5, 5), "solid_earth_tide": (-1, 1), "pole_tide": (-0.15, 0.15),
+    "swh_ku": (0, 11), "sig0_ku": (7, 30), "wind_speed_alt": (0, 30), "off_nadir_angle_wf_ku": (-0.2, 0.64),
+}  # fmt: skip
+"""Smallest and largest good value of each parameter (m, dB, m/s, degrees^2, counts): editing criteria of the AVISO and
+PODAAC User Handbook, IGDR and GDR Jason Products, and of the yearly Jason-1 validation reports of CLS."""
+BRIGHTNESS = ("tb_187", "tb_238", "tb_340")
+GROUND_SPEED = 5800.0
+LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+Edited = Callable[[xr.Dataset], Any]
+
+
+# -- altimeter tracks ------------------------------------------------------------------------------------------------
+def jason_gdr(
+    path: str | Path, ssha_sigma: float = 0.033, tb_sigma: float = 1.0,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+) -> xr.Dataset:  # fmt: skip
+    """Jason-1 GDR, one pass at 1 Hz: channels ``ssha`` [m] and the nadir brightness temperatures
+    ``tb_187 tb_238 tb_340`` [K] of the JMR, sample by sample.
+
+    Editing (AVISO and PODAAC User Handbook, IGDR and GDR Jason Products, SALP-MU-M5-OP-13184-CN): *land* where
+    ``surface_type`` is not 0; of ssha, *edited* where ``qual_alt_1hz_range_ku``, ``rain_flag`` or ``ice_flag`` is set
+    or a parameter is outside ``limits`` (:data:`JASON_LIMITS` are the handbook's; none by default); of brightness
+    temperatures, *edited* near coasts (``rad_surf_type``), in rain, and where their own quality flag or
+    ``interp_flag_tb`` is set.
+
+    ``ssha_sigma`` is the handbook's error budget of the sea-surface height, orbit included; ``tb_sigma`` is a choice.
+    """
+    limits = limits or {}
+    own = [f"qual_rad_1hz_{name.replace('_', '')}" for name in BRIGHTNESS]
+    flags = "surface_type rad_surf_type qual_alt_1hz_range_ku rain_flag ice_flag interp_flag_tb".split()
+    with raw(path) as file:
+        ds = decoded(file, need(file, ["time", "lon", "lat", "ssha", *BRIGHTNESS, *flags, *own, *limits], "Jason GDR"))
+        set_ = {n: (ds[n] != 0).values for n in (*flags, *own)}  # a flag that is missing is NaN: set
+        bad = set_["qual_alt_1hz_range_ku"] | set_["rain_flag"] | set_["ice_flag"]
+        for name, (low, high) in limits.items():
+            bad = bad | ~((ds[name] >= low) & (ds[name] <= high)).values
+        coast = set_["rad_surf_type"] | set_["rain_flag"] | set_["interp_flag_tb"]
+        edited = np.stack([bad, *(coast | set_[n] for n in own)], 1)
+        channels = ("ssha", *BRIGHTNESS)
+        values = np.stack([ds["ssha"].values * metres(ds["ssha"]), *(ds[n].values for n in BRIGHTNESS)], 1)
+        n, m = values.shape
+        return container(
+            values, np.tile([ssha_sigma, *[tb_sigma] * 3], n), *(np.repeat(ds[c], m) for c in ("time", "lon", "lat")),
+            land=np.repeat(set_["surface_type"], m), edited=edited, channel=np.tile(np.arange(m), n),
+            channels=channels, units=("m", "K", "K", "K"), platforms=(file.attrs.get("mission_name", "Jason-1"),),
+            attrs=provenance(file, path),
+        )  # fmt: skip
+
+
+def duacs_l3(path: str | Path, variable: str | None = None, sigma: float = 0.03) -> xr.Dataset:
+    """DUACS (Copernicus Marine) level 3: sea-level anomalies [m] of one altimeter along its tracks.
+
+    ``variable`` is ``sla_unfiltered`` where there is one, else ``sla_filtered`` (or ``adt_unfiltered``, ...). The
+    product is edited already. ``sigma`` [m], the noise of unfiltered 1 Hz heights, is a choice; the files have none.
+    """
+    with raw(path) as file:
+        found = [n for n in ("sla_unfiltered", "sla_filtered", "adt_unfiltered") if n in file.variables]
+        name = variable or next(iter(found), "sla_unfiltered")
+        need(file, ["time", "longitude", "latitude", name], "DUACS level 3 track file")
+        if file[name].dims != ("time",):
+            raise ValueError(f"{name} has dimensions {file[name].dims}, a track only time; read maps with duacs_l4")
+        ds = decoded(file, ["time", "longitude", "latitude", name])
+        platform = str(file.attrs.get("platform") or Path(path).stem)
+        return container(
+            ds[name].values * metres(file[name]), sigma, ds["time"], ds["longitude"], ds["latitude"], channels=(name,),
+            units=("m",), platforms=(platform,), attrs=provenance(file, path),
+        )  # fmt: skip
+
+
+def level3(days, lon, lat, height, platform: str, title: str) -> xr.Dataset:
+    """The layout that :func:`duacs_l3` reads: heights [m] at times in days since 2019-01-01, as files have them."""
+    about = {"long_name": "sea level anomaly", "units": "m", "standard_name": "sea_surface_height_above_sea_level"}
+    columns = {
+        "sla_unfiltered": (height, about),
+        "time": (25202.0 + np.asarray(days), {"standard_name": "time", "units": "days since 1950-01-01"}),
+        "longitude": (eastward(lon), {"units": "degrees_east", "standard_name": "longitude"}),
+        "latitude": (lat, {"units": "degrees_north", "standard_name": "latitude"}),
+    }
+    ds = xr.Dataset({n: ("time", *c) for n, c in columns.items()})
+    ds["sla_unfiltered"].encoding = {"dtype": "int16", "scale_factor": 0.001, "_FillValue": np.int16(-32768)}
+    return ds.assign_attrs(Conventions="CF-1.11", title=title, platform=platform)
+
+
+# -- swaths ----------------------------------------------------------------------------------------------------------
+def ghrsst_l2p(path: str | Path, quality: int = 4) -> xr.Dataset:
+    """GHRSST L2P swath: sea-surface temperature [K] with its sensor-specific error statistics.
+
+    The value is ``sea_surface_temperature - sses_bias``, sigma is ``sses_standard_deviation``, the time of a pixel
+    ``time + sst_dtime``. *Land* is bit 1 of ``l2p_flags``; *edited* is a ``quality_level`` below ``quality`` (5 best,
+    4 acceptable; GHRSST Data Processing Specification 2.0).
+    """
+    names = ["sea_surface_temperature", "sst_dtime", "sses_bias", "sses_standard_deviation", "quality_level",
+             "l2p_flags", "lat", "lon", "time"]  # fmt: skip
+    with raw(path) as file:
+        ds = decoded(file, need(file, names, "GHRSST L2P file"))
+        sst, *others = xr.broadcast(ds["sea_surface_temperature"], *(ds[n] for n in names[1:]))
+        dtime, bias, spread, level, flags, lat, lon, time = (a.transpose(*sst.dims) for a in others)
+        after = dtime.values.astype(np.float64)
+        seconds = np.where(np.isfinite(after), 1e9 * np.nan_to_num(after), np.iinfo(np.int64).min)  # NaT
+        when = time.values.astype("datetime64[ns]") + seconds.astype("timedelta64[ns]")
+        no_land = np.nan_to_num(flags.values).astype(int) & 2 == 0
+        return container(
+            (sst - bias).values, spread.values, when, lon, lat, land=~no_land, edited=~(level.values >= quality),
+            channels=("sst",), units=("K",), attrs=provenance(file, path), platforms=(
+                "_".join(str(file.attrs.get(n, "")) for n in ("platform", "sensor")).strip("_") or "unknown",),
+        )  # fmt: skip
+
+
+# -- maps ------------------------------------------------------------------------------------------------------------
+def duacs_map(path: str | Path, variable: str = "adt", time: int = 0) -> xr.Dataset:
+    """One time of a DUACS level 4 map as a Dataset ``(lat, lon)`` [m], NaN on land, longitudes ascending in [0, 360).
+
+    ``err_<variable>`` or ``err``, the formal mapping error, comes as ``error`` where the file has it.
+    """
+    with raw(path) as file:
+        need(file, ["time", "longitude", "latitude", variable], "DUACS level 4 map")
+        if file[variable].dims != ("time", "latitude", "longitude"):
+            raise ValueError(f"{variable} has dimensions {file[variable].dims}; a map has time, latitude, longitude")
+        if not -file.sizes["time"] <= time < file.sizes["time"]:
+            raise ValueError(f"there is no time {time}; there are {file.sizes['time']}")
+        errors = [n for n in (f"err_{variable}", "err") if n in file.variables][:1]
+        ds = decoded(file[[variable, *errors]].isel(time=time), [variable, *errors, "time", "longitude", "latitude"])
+        ds = ds.rename({"longitude": "lon", "latitude": "lat"} | dict.fromkeys(errors, "error"))
+        for name in (variable, "error")[: 1 + len(errors)]:
+            ds[name] = (ds[name] * metres(ds[name])).assign_attrs(ds[name].attrs | {"units": "m"})
+        del ds.attrs["groups"]
+        return ds.assign_coords(lon=("lon", eastward(ds["lon"].values), ds["lon"].attrs)).sortby(["lat", "lon"])
+
+
+def duacs_l4(path: str | Path, variable: str = "adt", sigma: float = 0.05, every: int = 1) -> xr.Dataset:
+    """DUACS level 4 map as observations [m], each ``every``-th point in both directions; *land* where it has no value.
+
+    sigma is the formal mapping error of the file, or the number given (a choice) where it has none.
+    """
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
+    ds = duacs_map(path, variable).isel(lat=slice(None, None, every), lon=slice(None, None, every))
+    lat, lon = xr.broadcast(ds["lat"], ds["lon"])
+    value = ds[variable].values
+    error = ds["error"].values if "error" in ds else np.full(value.shape, sigma)
+    when = np.full(value.shape, ds["time"].values)
+    return container(
+        value, error, when, lon, lat, land=~np.isfinite(value), channels=(variable,), units=("m",),
+        platforms=("map",), attrs={"source": Path(path).name},
+    )  # fmt: skip
+
+
+# -- any CF trajectory or swath --------------------------------------------------------------------------------------
+def cf(
+    path: str | Path, variable: str, sigma: float | str, group: str = "", edited: Edited | None = None,
+) -> xr.Dataset:  # fmt: skip
+    """``variable`` of a CF file whose time, longitude and latitude can be told from their attributes (or names).
+
+    Trajectories (one ``obs`` or ``time`` dimension, contiguous or indexed ragged arrays, or one row each), swaths with
+    2-D places, and grids (CF-1.11, sections 4, 9 and appendix H). Coordinates are also looked for in the groups above
+    ``group``. Each trajectory becomes a platform.
+
+    Parameters
+    ----------
+    sigma : standard deviation of the error in the units of the variable, or the name of the variable that holds it
+    group : path of the group that holds the variable, such as ``"data_01/ku"``
+    edited : function of the decoded Dataset of that group that is true where samples must not be used
+    """
+    with raw(path, group) as file:
+        need(file, [variable, *([sigma] if isinstance(sigma, str) else [])], "file with these variables")
+        axes = [coordinate(file, variable, axis) for axis in AXES]
+        instances = [n for n, v in file.variables.items() if {"sample_dimension", "instance_dimension"} & set(v.attrs)]
+        used = [variable, *axes, *instances, *([sigma] if isinstance(sigma, str) else [])]
+        ds = decoded(file, [str(n) for n in (file.variables if edited else used)])
+        value = ds[variable]
+        bad = False if edited is None else edited(ds)
+        parts = [ds[n].reset_coords(drop=True) for n in axes]
+        parts += [ds[sigma] if isinstance(sigma, str) else xr.DataArray(sigma), xr.DataArray(bad)]
+        for name, a in zip([*axes, sigma, "edited"], parts, strict=True):
+            if not set(a.dims) <= set(value.dims):
+                raise ValueError(f"{name} has dimensions {a.dims}, {variable} has {value.dims}; they do not fit")
+        full = [a.variable.set_dims(dict(value.sizes)).transpose(*value.dims).values for a in parts]
+        platform = trajectories(ds, value)
+        names = [str(file.attrs.get("platform", "unknown"))]
+        names = names if platform is None else [f"trajectory_{i}" for i in range(int(platform.max(initial=0)) + 1)]
+        if len(names) > 127:
+            raise ValueError(f"there are {len(names)} trajectories; a container holds 127 platforms, split the file")
+        return container(
+            value.values, full[3], *full[:3], edited=full[4], channels=(variable,), platforms=names,
+            units=(str(file[variable].attrs.get("units", "1")),), platform=0 if platform is None else platform,
+            attrs=provenance(file, path),
+        )  # fmt: skip
+
+
+AXES: Mapping[str, tuple[str, ...]] = {
+    "time": ("time", "t", "juld"),
+    "longitude": ("degrees_east", "degree_east", "lon", "longitude", "nav_lon"),
+    "latitude": ("degrees_north", "degree_north", "lat", "latitude", "nav_lat"),
+}
+"""Standard names of the coordinates, and their units and usual names."""
+
+
+def coordinate(ds: xr.Dataset, variable: str, axis: str) -> str:
+    """Name of the coordinate of a variable; the ones it names itself go first, then standard names, units, names."""
+    named = str(ds[variable].attrs.get("coordinates", "")).split()
+    fitting = [n for n in (*named, *map(str, ds.variables))
+               if n in ds.variables and n != variable and set(ds[n].dims) <= set(ds[variable].dims)]  # fmt: skip
+    tests: list[Callable[[str], bool]] = [
+        lambda n: ds[n].attrs.get("standard_name") == axis,
+        lambda n: (
+            ds[n].attrs.get("units") in AXES[axis] or (axis == "time" and " since " in str(ds[n].attrs.get("units")))
+        ),
+        lambda n: n.lower() in AXES[axis],
+    ]
+    for test in tests:
+        if found := [n for n in fitting if test(n)]:
+            return found[0]
+    raise ValueError(f"{variable} {ds[variable].dims} has no {axis}: no variable with that standard name or units "
+                     f"shares its dimensions; there are {listed(ds.variables)}")  # fmt: skip
+
+
+def trajectories(ds: xr.Dataset, value: xr.DataArray) -> np.ndarray | None:
+    """Number of the trajectory of each sample, in the shape of the values; None where there is only one."""
+    for v in ds.variables.values():
+        if v.attrs.get("sample_dimension") in value.dims:
+            rows = np.repeat(np.arange(v.size), v.values.ravel().astype(int))
+            if rows.size != value.size:
+                raise ValueError(f"the row sizes of the trajectories add up to {rows.size}, not {value.size} samples")
+            return rows
+        if "instance_dimension" in v.attrs and v.dims == value.dims:
+            return v.values.astype(int)
+    if len(value.dims) == 2 and value.dims[0] in ("trajectory", "traj", "drifter"):
+        return np.indices(value.shape)[0]
+    return None
+
+
+# -- what readers share ----------------------------------------------------------------------------------------------
+@contextmanager
+def raw(path: str | Path, group: str = "") -> Iterator[xr.Dataset]:
+    """Undecoded variables of a group, with those of the groups above it; what goes wrong names the file."""
+    import netCDF4
+
+    path, group = Path(path), group.strip("/")
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    above = ["/".join(group.split("/")[:i]) for i in range(len(group.split("/")), 0, -1)] if group else []
+    try:
+        with netCDF4.Dataset(path) as file:
+            groups = list(every_group(file))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or no netCDF file ({error})") from None
+    try:
+        if group and group not in groups:
+            raise ValueError(f"there is no group {group!r}; there are {', '.join(groups) or 'no groups'}")
+        with ExitStack() as stack:
+            ds = xr.Dataset()
+            for name in [*above, ""]:
+                part = stack.enter_context(xr.open_dataset(path, engine="netcdf4", group=name or None, decode_cf=False))
+                new = {n: v for n, v in part.variables.items() if n not in ds.variables}
+                new = {n: v for n, v in new.items() if all(ds.sizes.get(d, s) == s for d, s in v.sizes.items())}
+                ds = ds.assign(new).assign_attrs(dict(part.attrs) | ds.attrs)
+            ds.attrs["groups"] = " ".join(groups)
+            yield ds
+    except (KeyError, TypeError, RuntimeError, OSError, OverflowError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def every_group(file, above: str = "") -> Iterator[str]:
+    """Paths of all groups in a file."""
+    for name, group in file.groups.items():
+        yield above + name
+        yield from every_group(group, f"{above}{name}/")
+
+
+def need(ds: xr.Dataset, names: Sequence[str], kind: str) -> Sequence[str]:
+    """``names``, all of which must be there."""
+    if lacking := [n for n in names if n not in ds.variables]:
+        groups = f" and the groups {ds.attrs['groups']}" if ds.attrs["groups"] else ""
+        raise ValueError(f"this is no {kind}: it lacks {', '.join(lacking)}; it holds {listed(ds.variables)}{groups}; "
+                         "read other files with sciml.readers.cf")  # fmt: skip
+    return names
+
+
+def listed(names: Iterable, most: int = 12) -> str:
+    """The first names of many."""
+    every = [str(n) for n in names]
+    return ", ".join(every[:most]) + (", ..." if len(every) > most else "") or "nothing"
+
+
+def decoded(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """These variables in memory, scaled, with dates, and NaN where they have no value, declared or not."""
+    import netCDF4
+
+    ds = ds[list(names)].load()
+    for v in ds.variables.values():
+        fill: Any = netCDF4.default_fillvals.get(v.dtype.str[1:]) if v.dtype.itemsize > 1 else None
+        if fill is not None and not {"_FillValue", "missing_value"} & v.attrs.keys() and np.any(v.values == fill):
+            v.attrs["_FillValue"] = v.dtype.type(fill)
+    ds = xr.decode_cf(ds, decode_coords=False, decode_timedelta=False)
+    for n in names:
+        if str(ds[n].attrs.get("standard_name")) == "time" and not np.issubdtype(ds[n].dtype, np.datetime64):
+            raise ValueError(f"{n} holds no dates of the standard calendar: its units must be 'seconds since ...'")
+    return ds
+
+
+def metres(v: xr.DataArray) -> float:
+    """Factor that turns a height into metres."""
+    units = str(v.attrs.get("units", "m"))
+    if units not in LENGTHS:
+        raise ValueError(f"{v.name} is in {units!r}, a height is in {', '.join(LENGTHS)}")
+    return LENGTHS[units]
+
+
+def provenance(ds: xr.Dataset, path: str | Path) -> dict[str, str]:
+    """Where observations come from."""
+    return {"source": Path(path).name} | {n: str(ds.attrs[n]) for n in ("title", "institution") if n in ds.attrs}
+
+
+def container(value, sigma, time, lon, lat, land: Any = False, edited: Any = False, **more: Any) -> xr.Dataset:
+    """The container of arrays of any one shape, flagged and checked; latitudes beyond the poles are no places."""
+    size = np.size(value)
+    flat = {n: np.broadcast_to(np.ravel(np.asarray(a)), (size,)) for n, a in
+            dict(sigma=sigma, time=time, lon=lon, lat=lat, land=land, edited=edited).items()}  # fmt: skip
+    if not np.issubdtype(flat["time"].dtype, np.datetime64):
+        raise ValueError("the times are no dates: their units must be 'seconds since ...', or days, hours, minutes")
+    lon, lat = eastward(flat["lon"]), flat["lat"].astype(np.float64)
+    lat = np.where(np.abs(lat) <= 90, lat, np.nan)
+    somewhere = np.isfinite(lon) & np.isfinite(
+        lat
+    )  # elsewhere flags mean nothing: check says that the place is missing
+    qc = np.where(flat["land"].astype(bool), QC["land"], np.where(flat["edited"].astype(bool), QC["edited"], 0))
+    more["qc"] = np.where(somewhere, qc, 0)
+    if "platform" in more:
+        more["platform"] = np.broadcast_to(np.ravel(more["platform"]), (size,))
+    when = flat["time"].astype("datetime64[ns]")
+    return check(observations(np.ravel(value), flat["sigma"], when, lon=lon, lat=lat, **more))
+
+
+def eastward(lon) -> np.ndarray:
+    """Longitudes in [0, 360)."""
+    return wrapped(lon, 0.0)
+
+
+def wrapped(lon, west: float) -> np.ndarray:
+    """Longitudes in ``[west, west + 360)``: continuous over a box whose western edge is ``west``."""
+    turned = (np.asarray(lon, dtype=np.float64) - west) % 360.0
+    return west + np.where(turned >= 360.0, 0.0, turned)  # rounding makes 360 of a hair less than west
+
+
+def passes(obs: xr.Dataset, gap: float = 600.0, section: float = np.inf) -> np.ndarray:
+    """Number of the pass of each observation, in their order: a new one where the platform changes, where ``gap``
+    seconds go by without a sample, and after each ``section`` metres along the track (at 5800 m/s, that of altimeters).
+
+    Observations must be sorted by time within a platform.
+    """
+    number, so_far = np.zeros(obs.sizes["obs"], dtype=int), 0
+    for code in np.unique(obs["platform"].values):
+        own = np.flatnonzero(obs["platform"].values == code)
+        seconds = (obs["time"].values[own] - obs["time"].values[own[0]]) / np.timedelta64(1, "s")
+        first = np.concatenate([[0], np.flatnonzero(np.abs(np.diff(seconds)) > gap) + 1])
+        since = seconds - np.repeat(seconds[first], np.diff([*first, own.size]))
+        new = np.diff(since // (section / GROUND_SPEED)) != 0
+        new[first[1:] - 1] = True
+        number[own] = so_far + np.concatenate([[0], np.cumsum(new)])
+        so_far = int(number[own[-1]]) + 1
+    return number
