@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: qg test lint bench notebooks clean
+.PHONY: qg test lint bench bench-assimilation notebooks clean
 qg: $(VENV)/installed
 	$(RUN) cases/qg_two_layer.py $(ARGS)
 
@@ -19,6 +19,9 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed bench/.venv/installed
 	$(RUN) bench/qg_speed.py $(SPEED)
 	$(RUN) bench/qg_climate.py $(CLIMATE)
+
+bench-assimilation: $(VENV)/installed bench/.dapper/installed
+	$(RUN) bench/assimilation.py $(ASSIMILATION)
 
 notebooks: $(VENV)/installed
 	$(RUN) -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
@@ -35,5 +38,11 @@ bench/.venv/installed: bench/requirements.txt bench/constraints.txt
 	bench/.venv/bin/pip install -q --no-cache-dir -c bench/constraints.txt --no-build-isolation -r bench/requirements.txt
 	touch $@
 
+# DAPPER in another one, with sciml as the model that it is given
+bench/.dapper/installed: bench/requirements-dapper.txt constraints.txt
+	$(PYTHON) -m venv bench/.dapper
+	bench/.dapper/bin/pip install -q -c constraints.txt -r bench/requirements-dapper.txt -e ".[fast]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) bench/.venv runs
+	rm -rf $(VENV) bench/.venv bench/.dapper runs

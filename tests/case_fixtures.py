@@ -18,12 +18,14 @@ CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "common")
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
     "qg_assimilate": "--method letkf --days 10 --members 6",
+    "lorenz96": "--cycles 20",
     "altimetry_map": "--nx 24 --points 12 --days 4",
 }
 PROMISED = {
     "qg_two_layer": "fields.nc diagnostics.nc pv.png spectra.png budget.png energy.png summary.json",
     "qg_assimilate": "analysis.nc departures.nc maps.png error.png forecast.png error_spectra.png ranks.png "
     "summary.json",
+    "lorenz96": "table.nc errors.png summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }
 QG = SHORT["qg_two_layer"].split()

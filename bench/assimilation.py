@@ -1,0 +1,181 @@
+"""Our filters and DAPPER's on the same truths, observations and first ensembles, in turn on the same core.
+
+    python bench/assimilation.py [--cycles 2000] [--seeds 0 1 2] [--qg-cycles 40] [--python bench/.dapper/bin/python]
+
+Lorenz 96 (Sakov & Oke 2008), and the two-layer model of the test bed, 64 x 64 x 2 with 20 members, as DAPPER's
+dynamics: every 16th point of the upper layer is observed at the end of five days. DAPPER's own environment is made by
+`make bench/.dapper/installed`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+import sciml as sm
+from sciml import testbed
+from sciml.assim import ensemble
+from sciml.assim.base import Space, trajectory
+from sciml.observations import observations
+from sciml.observe import level
+from sciml.score import table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "cases"))
+
+
+@dataclass(frozen=True)
+class Options:
+    cycles: int = 2000
+    """Analyses of Lorenz 96; a fifth is not scored."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    qg_cycles: int = 40
+    """Analyses of the two-layer model; half is not scored."""
+    python: Path = ROOT / "bench" / ".dapper" / "bin" / "python"
+    """Interpreter that has DAPPER 1.7.1 and sciml."""
+
+
+def dapper(o: Options, **experiment: Any) -> dict[str, Any]:
+    """Errors of each analysis and seconds a cycle of DAPPER."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/in.npz", **experiment)
+        line = [o.python, ROOT / "bench" / "dapper_worker.py", f"{folder}/in.npz", f"{folder}/out.json"]
+        ended = subprocess.run(line, capture_output=True, text=True)
+        if ended.returncode:
+            sys.exit(f"DAPPER failed:\n{ended.stderr[-2000:]}")
+        return json.loads(Path(f"{folder}/out.json").read_text())
+
+
+def ours(step, analysis, windows, start, read, truth) -> tuple[np.ndarray, float]:
+    """Errors of each analysis and seconds a cycle."""
+    started = time.perf_counter()
+    run = sm.cycle(step, analysis, windows, start, read)
+    seconds = (time.perf_counter() - started) / len(windows)
+    return (read(run.analysis) - truth).flatten(1).pow(2).mean(1).sqrt().numpy(), seconds
+
+
+def lorenz(o: Options) -> dict[str, dict[str, float]]:
+    """Square root, EnKF-N and LETKF."""
+    import lorenz96 as case
+
+    system = case.SYSTEMS["Lorenz 96"]
+    step, read = sm.rk4(system.eq, system.dt), system.eq.read
+    pairs = (
+        ("square root N28", 28, sm.EnKF(ensemble.square_root, 1.02, True), "EnKF", dict(upd_a="Sqrt", infl=1.02)),
+        ("EnKF-N N24, xN 2", 24, sm.EnKF(ensemble.finite_size(certainty=2.0), 1.0, True), "EnKF_N", dict(xN=2.0)),
+        ("LETKF N7", 7, sm.LETKF(system.space, 4.0, 1.04, rotate=True), "LETKF", dict(infl=1.04, loc_rad=4)),
+    )
+    rows, skip = {}, o.cycles // 5
+    for name, N, analysis, theirs, options in pairs:
+        errors, seconds = [], []
+        for seed in o.seeds:
+            twin = case.twin(system, o.cycles, 100 * seed + 1)
+            near = 0.03 * torch.randn(N, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            start = sm.State(twin.start.z + system.eq.init(near))
+            yy = torch.stack([w.value for w in twin.windows]).numpy()
+            xx = torch.cat([read(twin.start.z)[None], twin.truth]).numpy()
+            peer = dapper(o, kind="lorenz96", method=theirs, options=json.dumps(dict(N=N, rot=True) | options), xx=xx,
+                          yy=yy, start=read(start.z).numpy())  # fmt: skip
+            error, own = ours(step, analysis, twin.windows, start, read, twin.truth)
+            errors.append((error[skip:].mean(), np.mean(peer["error"][skip:])))
+            seconds.append((own, peer["seconds"]))
+        rows[f"Lorenz 96, {name}"] = line(np.array(errors), np.median(seconds, 0))
+    return rows
+
+
+def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, dict[str, float]]:
+    """LETKF with weights for each column, and for each 4th one in x and y; ``radius`` in grid lengths."""
+    eq = testbed.model()
+    step, grid = testbed.stepper(eq), eq.grid
+
+    def psi(z: torch.Tensor) -> torch.Tensor:
+        return grid.ifft(eq.psi(z))
+
+    def scaled(z: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return psi(z) / scale[:, None, None]
+
+    errors: dict[int, list] = {1: [], 4: []}
+    seconds: dict[int, list] = {1: [], 4: []}
+    model: list[float] = []
+    for seed in o.seeds:
+        near, states = first_states(step, seed, members, o.qg_cycles)
+        truth = psi(states)
+        scale = truth.std((0, 2, 3))
+        jj, ii = (a.ravel() for a in np.meshgrid(np.arange(0, 64, 4), np.arange(0, 64, 4), indexing="ij"))
+        sigma = 0.1 * float(scale[0])
+        noise = torch.randn(o.qg_cycles, len(jj), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        y = truth[1:, 0, jj, ii] + sigma * noise
+        length = testbed.WINDOW * step.dt
+        x = grid.x0 + grid.dx * np.tile(ii, o.qg_cycles), grid.y0 + grid.dy * np.tile(jj, o.qg_cycles)
+        when = np.repeat(length * np.arange(1, o.qg_cycles + 1), len(jj))
+        H = sm.Operator(grid, psi, (sm.Channel("psi", level(1), sigma),))
+        obs = observations(y.flatten().numpy(), sigma, when, *x, channels=["psi"])
+        cut = sm.windows(obs, H, 0.0, step.dt, testbed.WINDOW, o.qg_cycles)
+        s = scale.numpy()[:, None, None]
+        for every in errors:
+            peer = dapper(
+                o, kind="two_layer", method="LETKF", options=json.dumps(dict(N=members, infl=1.06, loc_rad=radius)),
+                scale=scale.numpy(), xx=(truth.numpy() / s).reshape(len(truth), -1), yy=y.numpy() / float(scale[0]),
+                start=psi(near.z).numpy() / s, where=jj * 64 + ii, sigma=sigma / float(scale[0]), batch=every,
+            )  # fmt: skip
+            own = sm.LETKF(Space(grid, psi, eq.pv), radius * grid.dx, 1.06, every=every)
+            error, t = ours(step, own, cut, near, partial(scaled, scale=scale), truth[1:] / scale[:, None, None])
+            half = o.qg_cycles // 2
+            errors[every].append((error[half:].mean(), np.mean(peer["error"][half:])))
+            seconds[every].append((t, peer["seconds"]))
+            model.append(peer["model_seconds"])
+    rows, forecast = {}, float(np.median(model))
+    for every, name in ((1, "each column"), (4, "each 4 x 4 columns")):
+        own, theirs = np.median(seconds[every], 0)
+        rows[f"two layers, LETKF of {name}"] = line(np.array(errors[every]), np.array([own, theirs])) | {
+            "ms forecast": 1e3 * forecast, "times faster without": (theirs - forecast) / (own - forecast),
+        }  # fmt: skip
+    return rows
+
+
+def first_states(step: sm.Step, seed: int, members: int, cycles: int) -> tuple[sm.State, torch.Tensor]:
+    """A truth, an ensemble around it that ten days have made unlike it, and the truth at the ends of the windows."""
+    eq = step.equation
+    z = testbed.spun_up(step, 300 + seed, 1200.0).z
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(members, *eq.read(z).shape, generator=generator, dtype=torch.float64)
+    near = eq.init(eq.read(z) + 0.3 * eq.read(z).std((-2, -1), keepdim=True) * noise)
+    _, near = trajectory(step, sm.State(near), 60)
+    with torch.no_grad():
+        _, state = trajectory(step, sm.State(z), 60)
+        states = [state.z]
+        for _ in range(cycles):
+            _, state = trajectory(step, state, testbed.WINDOW)
+            states.append(state.z)
+    return sm.State(near.z), torch.stack(states)
+
+
+def line(errors: np.ndarray, seconds: np.ndarray) -> dict[str, float]:
+    """A row of the printed table from errors ``(seeds, 2)`` of ours and DAPPER's, and seconds a cycle of both."""
+    (own, theirs), spread = errors.mean(0), np.ptp(errors, 0) / 2
+    return {
+        "ours": own, "+-": spread[0], "DAPPER": theirs, "+- ": spread[1], "ours/DAPPER": own / theirs,
+        "ms ours": 1e3 * seconds[0], "ms DAPPER": 1e3 * seconds[1], "times faster": seconds[1] / seconds[0],
+    }  # fmt: skip
+
+
+def run(o: Options) -> None:
+    torch.set_num_threads(1)
+    if not o.python.exists():
+        sys.exit(f"error: {o.python} does not exist; make it with `make bench/.dapper/installed`")
+    print(table(lorenz(o) | two_layer(o)))
+
+
+if __name__ == "__main__":
+    run(tyro.cli(Options, description=__doc__))
