@@ -69,7 +69,7 @@ class Options(Common):
     """Size of ensembles."""
     radius: float = 40e3
     """Localisation length of letkf, m."""
-    inflation: float = 1.05
+    inflation: float = 1.03
     """Factor of the anomalies after each analysis of an ensemble filter."""
     lag: int = 4
     """Windows that 4dvar assimilates at once."""
