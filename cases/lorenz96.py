@@ -259,14 +259,17 @@ def run(o: Options) -> None:
 
 
 def write(out: Path, rows: list[Row], found: np.ndarray) -> None:
-    """The table as a file."""
+    """The table as a file: errors of all rows, spreads of the ensembles."""
+    names = np.array([f"{r.system}: {r.name}" for r in rows])
+    many = np.array([r.members > 1 for r in rows])
     about = {"units": "1", "long_name": "time mean of the analysis"}
     data = {
         "error": (("row", "seed"), found[..., 0], about),
-        "spread": (("row", "seed"), found[..., 1], about),
+        "spread": (("ensemble", "seed"), found[many, :, 1], about),
         "reference": ("row", [r.reference for r in rows], {"units": "1", "long_name": "error listed by DAPPER"}),
     }
-    coords = {"row": ("row", [f"{r.system}: {r.name}" for r in rows], {"units": "1", "long_name": "system and method"})}
+    named = {"units": "1", "long_name": "system and method"}
+    coords = {"row": ("row", names, named), "ensemble": ("ensemble", names[many], named)}
     attrs = {"Conventions": "CF-1.11", "title": "errors of analyses of the Lorenz systems"}
     write_netcdf(xr.Dataset(data, coords, attrs), out / "table.nc")
 

@@ -61,7 +61,7 @@ def test_short_run_writes_what_is_promised(case, finished):
         with xr.open_dataset(path, decode_times=False) as ds:
             assert ds.attrs["Conventions"].startswith("CF-")
             assert all("units" in v.attrs for v in ds.variables.values())
-            assert all(np.isfinite(v).all() for v in ds.variables.values())
+            assert all(np.isfinite(v).all() for v in ds.variables.values() if v.dtype.kind in "fiu")
     assert 3 <= len(printed.splitlines()) <= 20, "a short table"
     summary = json.loads((folder / "summary.json").read_text())
     options = {f.name for f in fields(import_module(case).Options)}
