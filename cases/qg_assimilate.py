@@ -73,8 +73,8 @@ class Options(Common):
     """Factor of the anomalies after each analysis of an ensemble filter."""
     lag: int = 4
     """Windows that 4dvar assimilates at once."""
-    leave_out: str | None = None
-    """Platform that is not used, to see its value."""
+    leave_out: tuple[str, ...] = ()
+    """Platforms that are not used, to see their value."""
 
 
 class Setting(NamedTuple):
@@ -128,17 +128,17 @@ def prepare(o: Options) -> Setting:
         n = int(o.days * DAY / length)
         if not 1 <= n <= available:
             raise Refused(f"--days must be from {length / DAY:g} to {available * length / DAY:g}, got {o.days:g}")
-    if o.leave_out:
-        obs = without(obs, o.leave_out)
+    for platform in o.leave_out:
+        obs = without(obs, platform)
     grid = eq.grid
     box = (grid.x0, grid.x0 + grid.Lx, grid.y0, grid.y0 + grid.Ly)
     obs = check(obs, 0.0, n * length, box)
     cut = windows(obs, H, 0.0, step.dt, testbed.WINDOW, n)
-    z = eq.init(torch.as_tensor(climate["q"].values, dtype=grid.dtype))
     if missing := {"q", "background_root", "analysis_root"} - set(climate):
         raise Refused(
             f"{o.climatology} lacks {', '.join(sorted(missing))}; make it with: python data/make_qg_satellite.py"
         )
+    z = eq.init(torch.as_tensor(climate["q"].values, dtype=grid.dtype))
     roots = (climate[f"{name}_root"].values for name in ("background", "analysis"))
     B, A = (Covariance(grid, grid.real(torch.as_tensor(root))) for root in roots)
     truth = None

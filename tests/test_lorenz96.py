@@ -70,3 +70,11 @@ def test_a_diverging_filter_is_a_failure_and_not_an_end(case):
     assert not case.meets(np.array([error]), 0.2)
     assert case.meets(np.array([0.21, 0.19]), 0.19)
     assert not case.meets(np.array([0.25, 0.19]), 0.19)
+
+
+def test_four_d_var_is_near_its_reference_in_a_short_run(call, tmp_path):
+    line = f"--cycles 80 --preset quick --out {tmp_path / 'o'} --only".split()
+    assert call(*line, "lag 1", case=CASE).status == 0
+    (row,) = json.loads((tmp_path / "o" / "summary.json").read_text())["results"]["rows"].values()
+    assert row["error"][0] == pytest.approx(0.46, abs=0.06)
+    assert np.isnan(row["spread"][0]), "a single analysis has no spread"
