@@ -26,7 +26,7 @@ import tyro
 import sciml as sm
 from sciml import testbed
 from sciml.assim import ensemble
-from sciml.assim.base import Space, trajectory
+from sciml.assim.base import trajectory
 from sciml.observations import observations
 from sciml.observe import level
 from sciml.score import table
@@ -94,8 +94,12 @@ def lorenz(o: Options) -> dict[str, dict[str, float]]:
     return rows
 
 
+PAIRS = {(1, 1): "of each column", (2, 1): "ours of each 2nd column", (4, 4): "of each 4 x 4 columns"}
+"""How far apart columns are that get weights of their own, in x and y, by ours (interpolated) and by DAPPER (blocks)."""
+
+
 def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, dict[str, float]]:
-    """LETKF with weights for each column, and for each 4th one in x and y; ``radius`` in grid lengths."""
+    """LETKF of the two-layer model, 64 x 64 x 2; ``radius`` in grid lengths."""
     eq = testbed.model()
     step, grid = testbed.stepper(eq), eq.grid
 
@@ -105,9 +109,7 @@ def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, d
     def scaled(z: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         return psi(z) / scale[:, None, None]
 
-    errors: dict[int, list] = {1: [], 4: []}
-    seconds: dict[int, list] = {1: [], 4: []}
-    model: list[float] = []
+    found: dict[tuple[int, int], list] = {pair: [] for pair in PAIRS}
     for seed in o.seeds:
         near, states = first_states(step, seed, members, o.qg_cycles)
         truth = psi(states)
@@ -122,23 +124,26 @@ def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, d
         H = sm.Operator(grid, psi, (sm.Channel("psi", level(1), sigma),))
         obs = observations(y.flatten().numpy(), sigma, when, *x, channels=["psi"])
         cut = sm.windows(obs, H, 0.0, step.dt, testbed.WINDOW, o.qg_cycles)
-        s = scale.numpy()[:, None, None]
-        for every in errors:
-            peer = dapper(
+        s, half = scale.numpy()[:, None, None], o.qg_cycles // 2
+        peers = {
+            batch: dapper(
                 o, kind="two_layer", method="LETKF", options=json.dumps(dict(N=members, infl=1.06, loc_rad=radius)),
                 scale=scale.numpy(), xx=(truth.numpy() / s).reshape(len(truth), -1), yy=y.numpy() / float(scale[0]),
-                start=psi(near.z).numpy() / s, where=jj * 64 + ii, sigma=sigma / float(scale[0]), batch=every,
-            )  # fmt: skip
-            own = sm.LETKF(Space(grid, psi, eq.pv), radius * grid.dx, 1.06, every=every)
+                start=psi(near.z).numpy() / s, where=jj * 64 + ii, sigma=sigma / float(scale[0]), batch=batch,
+            )
+            for batch in sorted({theirs for _, theirs in PAIRS})
+        }  # fmt: skip
+        for every, batch in PAIRS:
+            own = sm.LETKF(sm.Space(grid, psi, eq.pv), radius * grid.dx, 1.06, every=every)
             error, t = ours(step, own, cut, near, partial(scaled, scale=scale), truth[1:] / scale[:, None, None])
-            half = o.qg_cycles // 2
-            errors[every].append((error[half:].mean(), np.mean(peer["error"][half:])))
-            seconds[every].append((t, peer["seconds"]))
-            model.append(peer["model_seconds"])
-    rows, forecast = {}, float(np.median(model))
-    for every, name in ((1, "each column"), (4, "each 4 x 4 columns")):
-        own, theirs = np.median(seconds[every], 0)
-        rows[f"two layers, LETKF of {name}"] = line(np.array(errors[every]), np.array([own, theirs])) | {
+            peer = peers[batch]
+            found[every, batch].append(
+                (error[half:].mean(), np.mean(peer["error"][half:]), t, peer["seconds"], peer["model_seconds"])
+            )
+    rows = {}
+    for pair, name in PAIRS.items():
+        own, theirs, forecast = np.median(found[pair], 0)[2:]
+        rows[f"two layers, LETKF {name}"] = line(np.array(found[pair])[:, :2], np.array([own, theirs])) | {
             "ms forecast": 1e3 * forecast, "times faster without": (theirs - forecast) / (own - forecast),
         }  # fmt: skip
     return rows

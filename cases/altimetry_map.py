@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 import sciml as sm
 from sciml import charts, plot, readers, score
-from sciml.assim.base import Covariance, trajectory
+from sciml.assim.base import trajectory
 from sciml.assim.variational import FourDVar
 from sciml.data import write_netcdf
 from sciml.instruments import track
@@ -262,14 +262,14 @@ def model(o: Options, box: Box) -> sm.TwoLayerQG:
     return sm.TwoLayerQG(grid=grid, rd=o.rd or 2.7 / abs(f0), delta=1e-4, beta=beta, f0=f0, filterfac=23.6)
 
 
-def prior_covariance(eq: sm.TwoLayerQG, prior: Prior) -> Covariance:
+def prior_covariance(eq: sm.TwoLayerQG, prior: Prior) -> sm.Covariance:
     """The covariance of the interpolation as one of potential vorticity, q_i = lap psi_i + S_i1 psi_1, psi_2 = 0."""
     grid = eq.grid
     power = torch.exp(-grid.K2 * prior.length**2 / 4)
     psi = (power / (grid.weight * power).sum() * grid.nx * grid.ny).sqrt() * prior.std * GRAVITY / abs(eq.f0)
     root = torch.zeros(2, 2, *grid.modes, dtype=torch.float64, device=grid.device)
     root[0, 0], root[1, 0] = (eq.S[0, 0] - grid.K2) * psi, eq.S[1, 0] * psi
-    return Covariance(grid, grid.real(root))
+    return sm.Covariance(grid, grid.real(root))
 
 
 def by_4dvar(o: Options, s: Setting) -> Mapped:

@@ -5,11 +5,11 @@
 
 Twin experiments with a perfect model; the time mean of the root-mean-square error of the analysis, beside the values
 that DAPPER (Raanes et al. 2024, JOSS 9, 5150) lists for the set-ups of Sakov & Oke (2008, Tellus A 60, 361), of
-Bocquet & Sakov (2013, NPG 20, 803) and of Sakov, Oliver & Bertino (2012, MWR 140, 1988). Expected: all rows within 0.02 or 5 % of the table but those named in
-docs/results.md.
+Bocquet & Sakov (2013, NPG 20, 803) and of Sakov, Oliver & Bertino (2012, MWR 140, 1988). Expected: all rows within
+0.02 or 5 % of the table but those named in docs/results.md.
 
-Writes table.nc (seeds and rows), errors.png and summary.json. Run time on one core: quick a minute (one seed, 300
-cycles), default about 20 minutes (three seeds, 2000 cycles); --only selects rows.
+Writes table.nc (seeds and rows), errors.png and summary.json. Run time on one core: quick 2 minutes (one seed, 300
+cycles), default about 50 minutes (three seeds, 2000 cycles); --only selects rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 import sciml as sm
 from sciml import plot
 from sciml.assim import ensemble
-from sciml.assim.base import Analysed, Analysis, Covariance, Space, forecast, trajectory
+from sciml.assim.base import Analysed, Analysis, forecast, trajectory
 from sciml.assim.cycle import cycle
 from sciml.data import write_netcdf
 from sciml.observations import observations
@@ -64,10 +64,10 @@ class System(NamedTuple):
         return len(self.eq.prognostic)
 
     @property
-    def space(self) -> Space:
+    def space(self) -> sm.Space:
         """Variables as points of a periodic line, at distances of 1."""
         line = sm.Grid(self.n, 1, Lx=float(self.n), Ly=1.0, dealias=1.0, x0=0.0, y0=0.0)
-        return Space(line, lambda z: self.eq.read(z)[..., None, None, :], lambda f: self.eq.init(f[..., 0, 0, :]))
+        return sm.Space(line, lambda z: self.eq.read(z)[..., None, None, :], lambda f: self.eq.init(f[..., 0, 0, :]))
 
 
 SYSTEMS = {
@@ -111,7 +111,7 @@ def three_d_var(scale: float) -> Callable[[System, Tensor, int], Analysis]:
 
     def build(system: System, climate: Tensor, seed: int) -> Analysis:
         root = torch.linalg.cholesky(scale * torch.cov(climate.mT))[..., None, None]
-        return sm.ThreeDVar(Covariance(system.eq.grid, root), middle=1.0)
+        return sm.ThreeDVar(sm.Covariance(system.eq.grid, root), middle=1.0)
 
     return build
 
@@ -121,7 +121,7 @@ def four_d_var(scale: float, lag: int) -> Callable[[System, Tensor, int], Analys
 
     def build(system: System, climate: Tensor, seed: int) -> Analysis:
         root = torch.linalg.cholesky(scale * torch.cov(climate.mT))[..., None, None]
-        return sm.FourDVar(Covariance(system.eq.grid, root), lag, outer=2, inner=10)
+        return sm.FourDVar(sm.Covariance(system.eq.grid, root), lag, outer=2, inner=10)
 
     return build
 

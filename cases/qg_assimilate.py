@@ -31,7 +31,7 @@ from torch import Tensor
 import sciml as sm
 from sciml import evaluate, plot, score, testbed
 from sciml.assim import ensemble
-from sciml.assim.base import Analysed, Covariance, Space, trajectory
+from sciml.assim.base import Analysed, trajectory
 from sciml.assim.cycle import Record, cycle
 from sciml.assim.local import LETKF
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, free_run
@@ -83,9 +83,9 @@ class Setting(NamedTuple):
     eq: sm.TwoLayerQG
     step: sm.Step
     windows: list[Window]
-    background: Covariance
+    background: sm.Covariance
     """of the errors of backgrounds of oi"""
-    analysed: Covariance
+    analysed: sm.Covariance
     """of the errors of analyses of 4dvar"""
     climate: Tensor
     """snapshots ``(samples, n, *modes)``"""
@@ -140,7 +140,7 @@ def prepare(o: Options) -> Setting:
         )
     z = eq.init(torch.as_tensor(climate["q"].values, dtype=grid.dtype))
     roots = (climate[f"{name}_root"].values for name in ("background", "analysis"))
-    B, A = (Covariance(grid, grid.real(torch.as_tensor(root))) for root in roots)
+    B, A = (sm.Covariance(grid, grid.real(torch.as_tensor(root))) for root in roots)
     truth = None
     if o.truth is not None:
         q = load(o.truth, "truth")["q"].values[1 : n + 1]
@@ -167,7 +167,7 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     if o.members > len(order):
         raise Refused(f"--members {o.members}: the climatology has {len(order)} snapshots to start from")
     many = sm.State(s.climate[order[: o.members]])
-    space = Space(grid, s.psi, eq.pv)
+    space = sm.Space(grid, s.psi, eq.pv)
     local = LETKF(space, o.radius, o.inflation, every=2, seed=o.seed)
     return {
         "climatology": (partial(of_climate, s.climate), one),

@@ -1,6 +1,7 @@
 """Scientific machine learning for PDEs and geoscience on shared xarray grids."""
 
 from sciml import plot, score, spectra
+from sciml.assim.base import Covariance, Space
 from sciml.assim.cycle import cycle
 from sciml.assim.ensemble import EnKF
 from sciml.assim.local import LETKF
@@ -35,6 +36,7 @@ __all__ = [
     "BlowUp",
     "Burgers",
     "Channel",
+    "Covariance",
     "EnKF",
     "Equation",
     "FourDVar",
@@ -46,6 +48,7 @@ __all__ = [
     "Lorenz96",
     "Operator",
     "OptimalInterpolation",
+    "Space",
     "State",
     "Step",
     "SurfaceQG",

@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -92,13 +91,15 @@ def test_heavy_packages_wait_until_they_are_needed(path):
 
 
 def test_import_is_quick_and_light():
-    code = f"import sciml, sys; print(sorted({LAZY | {'numba', 'pyfftw'}} & sys.modules.keys()))"
+    """By the processor's time, which others on the machine change less than the clock's."""
+    late = f"sorted({LAZY | {'numba', 'pyfftw'}} & sys.modules.keys())"
+    code = f"import sciml, sys, time; print(time.process_time(), {late})"
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
         out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
-        assert out.stdout.strip() == "[]"
+        spent, loaded = out.stdout.strip().split(" ", 1)
+        assert loaded == "[]"
+        seconds.append(float(spent))
         if seconds[-1] < 3:
             break
     assert min(seconds) < 3, f"import sciml took {min(seconds):.1f} s"
