@@ -95,7 +95,7 @@ def lorenz(o: Options) -> dict[str, dict[str, float]]:
 
 
 PAIRS = {(1, 1): "of each column", (2, 1): "ours of each 2nd column", (4, 4): "of each 4 x 4 columns"}
-"""How far apart columns are that get weights of their own, in x and y, by ours (interpolated) and by DAPPER (blocks)."""
+"""Distances in x and y of columns with weights of their own: ours (interpolated between them) and DAPPER's (blocks)."""
 
 
 def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, dict[str, float]]:
