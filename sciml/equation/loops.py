@@ -25,7 +25,7 @@ def plain(*tensors: Tensor | None) -> bool:
     tracking = torch.is_grad_enabled()
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]
     return not any(
-        t is not None and (wrapped(t) or t.device.type != "cpu" or (tracking and t.requires_grad)) for t in tensors
+        t is not None and (wrapped(t) or not t.is_cpu or (tracking and t.requires_grad)) for t in tensors
     )
 
 

@@ -59,7 +59,8 @@ def in_parts(grid: Grid, n: int, make: Callable[[int], Advance]) -> Callable[...
     thread = threading.local()
 
     def advance(u: Tensor, q: Tensor, L: np.ndarray | None) -> Tensor:
-        carriers, states = (loops.array(z).reshape(-1, n, *grid.modes) for z in (u, q))
+        states = loops.array(q).reshape(-1, n, *grid.modes)
+        carriers = states if u is q else loops.array(u).reshape(states.shape)
         dz = torch.empty_like(q, memory_format=torch.contiguous_format)
         results = dz.numpy().reshape(states.shape)
         rooms = thread.__dict__.setdefault("rooms", {})
