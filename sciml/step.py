@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sciml.equation.base import Equation, apply
+from sciml.equation.loops import constant_trajectory as constant_trajectory  # analyses see steps, not equations
 from sciml.equation.loops import weighted_sum
 
 Memory = tuple[Tensor, ...]

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import sciml as sm
+from sciml.assim.minimise import linearised
 from sciml.equation import loops, qg_fast
 
 pytestmark = pytest.mark.skipif(not loops.compiled(), reason="needs numba and pyfftw")
 
-GRIDS = [(32, 2 / 3), (27, 2 / 3), (24, 1.5), (21, 1.5)]
+GRIDS = [(32, 2 / 3), (27, 2 / 3), (24, 1.5), (21, 1.5), (32, 1.0), (27, 1.0)]
 
 
 def both(monkeypatch, n: int, dealias: float, dtype=torch.float64, hills: bool = False):
@@ -79,6 +80,21 @@ def test_derivatives_of_the_tangent_and_of_the_adjoint(monkeypatch):
 
         found.append((torch.func.vjp(slope, z)[1](y)[0], torch.func.jvp(slope, (z,), (y,))[1]))
     assert all(close(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dealias", [2 / 3, 1.0])
+def test_tangent_that_4dvar_finds_as_the_adjoint_of_an_adjoint(monkeypatch, dealias):
+    eq, _, z, _, v = both(monkeypatch, 32, dealias, hills=True)
+    step = sm.rk4(eq, 3600.0)
+
+    def two_steps(x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(step(step(sm.State(torch.view_as_complex(x)))).z)
+
+    x, p = torch.view_as_real(z), torch.view_as_real(v)
+    value, tangent, adjoint = linearised(two_steps, x)
+    assert close(value, two_steps(x))
+    assert close(tangent(p), torch.func.jvp(two_steps, (x,), (p,))[1], 1e-12)
+    assert close(adjoint(value), torch.func.vjp(two_steps, x)[1](value)[0], 1e-12)
 
 
 def test_vmap_over_directions(monkeypatch):

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sciml.step import constant_trajectory
+
 Map = Callable[[Tensor], Tensor]
 
 
@@ -65,7 +67,8 @@ def linearised(g: Map, v: Tensor) -> tuple[Tensor, Map, Map]:
 
     def tangent(p: Tensor) -> Tensor:
         if not kept:
-            kept.extend(torch.autograd.grad(value, v, y, create_graph=True))
+            with constant_trajectory():
+                kept.extend(torch.autograd.grad(value, v, y, create_graph=True))
         return torch.autograd.grad(kept[0], y, p, retain_graph=True)[0]
 
     return value.detach(), tangent, adjoint

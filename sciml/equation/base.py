@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sciml.equation.expression import Apply, Expr, Field, Number, Param, canonical, leaves, parse
+from sciml.equation.loops import plain
 from sciml.equation.readings import NotLinear, Spectral, multipliers
 from sciml.grid import Grid
 
@@ -225,6 +226,10 @@ def apply(M: Tensor, z: Tensor) -> Tensor:
     """Matrix per wavevector ``(m, n, ...)`` times state ``(..., n, ...)``."""
     if M.shape[0] == 1:
         return M[0] * z
+    if M.shape[1:] == z.shape[-3:] and plain(M, z):
+        from sciml.equation.qg_loops import matrix_product
+
+        return matrix_product(M, z)
     split = z.is_complex() and not M.is_complex()
     z = torch.view_as_real(z.resolve_conj()) if split else z
     wide = torch.promote_types(M.dtype, z.dtype)

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+_constant = False
+
+
+@contextmanager
+def constant_trajectory() -> Iterator[None]:
+    """Adjoints that are recorded inside depend on what they act on, not on the state about which they are linear: half
+    the work for a tangent that is found as the adjoint of an adjoint."""
+    global _constant
+    before, _constant = _constant, True
+    try:
+        yield
+    finally:
+        _constant = before
+
+
+def about(z: Tensor) -> Tensor:
+    """The state about which an adjoint is linear."""
+    return z.detach() if _constant else z
 
 
 @cache
@@ -24,9 +44,7 @@ def plain(*tensors: Tensor | None) -> bool:
         return False
     tracking = torch.is_grad_enabled()
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]
-    return not any(
-        t is not None and (wrapped(t) or not t.is_cpu or (tracking and t.requires_grad)) for t in tensors
-    )
+    return not any(t is not None and (wrapped(t) or not t.is_cpu or (tracking and t.requires_grad)) for t in tensors)
 
 
 def weighted_sum(z: Tensor, fs: Sequence[Tensor], weights: Sequence[float], factor: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ neighbouring layers needs one Jacobian per interface, so that n layers take 2n i
 On aliased grids products differ from form to form; there the flux form of the term, div(u q), is kept (3n + 2n). So it
 is over topography, which this form carries along for nothing.
 Where no gradient is asked for, on a CPU with numba and pyfftw, all of it runs in the compiled code of ``qg_packed.py``.
-Gradients on dealiased grids come from that code, too (``qg_gradient.py``).
+Gradients come from that code, too (``qg_gradient.py``).
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ def advection(grid: Grid, invert: Tensor, S: Tensor, bottom: Tensor | None = Non
     from sciml.equation.qg_gradient import differentiable
 
     compiled = qg_packed.advection(grid, invert, S, bottom)
-    if exact:
-        advect = differentiable(grid, invert, compiled, bottom)
+    tracked = differentiable(grid, invert, compiled, bottom)
 
     def either(z: Tensor, linear: Tensor | None = None) -> Tensor:
-        return compiled(z, linear) if plain(z, linear) else torch_advection(z, linear)
+        if plain(z, linear):
+            return compiled(z, linear)
+        if linear is None or not linear.requires_grad:
+            return tracked(z, linear)
+        return tracked(z, None) + apply(linear, z)
 
     return either
 

@@ -125,8 +125,9 @@ def turn_real_back(f, out, first, ny, nx):
 
 
 @compiled
-def square(w, J, n):
-    """``w^2`` of each layer in place, and ``J = u_i v_i+1 - v_i u_i+1`` of each interface, two rows as one."""
+def products(w, J, n, squares):
+    """``J = u_i v_i+1 - v_i u_i+1`` of each interface, two rows as one, and with ``squares`` ``w^2`` of each layer in
+    place."""
     fields, width, nx = w.shape
     for f in range(fields):
         m, i = divmod(f, n)
@@ -135,7 +136,7 @@ def square(w, J, n):
             for y in range(0, width, 2):
                 other = min(y + 1, width - 1)
                 couple(here[y], next[y], here[other], next[other], coupling[y // 2])
-        for y in range(width):
+        for y in range(width if squares else 0):
             row = w[f, y]
             for x in range(nx):
                 u, v = row[x].real, row[x].imag
@@ -199,6 +200,17 @@ def collect(F, J, factor, exact, below, above, first, high, ny, z, L, out):
 
 
 @compiled
+def collect_real(J, scale, first, ny, out):
+    """``scale J`` of rows k = first .. of one field a member."""
+    rows = out.shape[3]
+    for m in range(out.shape[0]):
+        for c in range(J.shape[1]):
+            target = out[m, 0, first + c]
+            target[:] = 0
+            add_product(target, scale, J[m, c, :ny], (rows + 1) // 2)
+
+
+@compiled
 def add_product(out, factor, padded, up):
     """out += factor times the kept coefficients of a padded row."""
     for r in range(up):
@@ -206,6 +218,27 @@ def add_product(out, factor, padded, up):
     gap = padded.size - out.size
     for r in range(up, out.size):
         out[r] += factor * padded[gap + r]
+
+
+def matrix_product(M: Tensor, z: Tensor) -> Tensor:
+    """Matrix per wavevector ``(m, n, *modes)`` times complex states ``(..., n, *modes)``."""
+    (m, n), size = M.shape[:2], M.shape[2] * M.shape[3]
+    out = torch.empty(*z.shape[:-3], m, *z.shape[-2:], dtype=torch.promote_types(M.dtype, z.dtype))
+    multiplied(array(M).reshape(m, n, size), array(z).reshape(-1, n, size), out.numpy().reshape(-1, m, size))
+    return out
+
+
+@compiled
+def multiplied(M, z, out):
+    for s in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            target, row, state = out[s, i], M[i, 0], z[s, 0]
+            for p in range(target.size):
+                target[p] = row[p] * state[p]
+            for j in range(1, z.shape[1]):
+                row, state = M[i, j], z[s, j]
+                for p in range(target.size):
+                    target[p] += row[p] * state[p]
 
 
 def add_up(z: Tensor, fs: Sequence[Tensor], weights: Sequence[float], factor: Tensor | None) -> Tensor:
