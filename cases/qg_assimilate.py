@@ -47,6 +47,11 @@ LEADS = 12
 """windows of the longest forecast: 60 days"""
 LAYERS = ["layer 1", "layer 2 (seen by the radiometer only)"]
 ERROR = "error of ψ / climatological std"
+TUNED: dict[str, dict[str, Any]] = {
+    "perfect": dict(radius=40e3, inflation=1.03, lag=4, model_error=0.0),
+    "imperfect": dict(radius=30e3, inflation=1.2, lag=2, model_error=0.0),
+}
+"""Best of a training truth for 40 members: bench/assimilation_tuning.py."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,21 @@ class Options(Common):
     """Days at the start that scores leave out (default: three eighths of the length)."""
     members: int = 40
     """Size of ensembles."""
-    radius: float = 40e3
-    """Localisation length of letkf, m."""
-    inflation: float = 1.03
-    """Factor of the anomalies after each analysis of an ensemble filter."""
-    lag: int = 4
-    """Windows that 4dvar assimilates at once."""
+    radius: float | None = None
+    """Localisation length of letkf, m (default: as tuned for the model)."""
+    inflation: float | None = None
+    """Factor of the anomalies after each analysis of an ensemble filter (default: as tuned for the model)."""
+    lag: int | None = None
+    """Windows that 4dvar assimilates at once (default: as tuned for the model)."""
+    model_error: float | None = None
+    """Model error of 4dvar at the start of each later window, over that of the first (default: as tuned)."""
     leave_out: tuple[str, ...] = ()
     """Platforms that are not used, to see their value."""
+
+    def tuned(self, name: str) -> Any:
+        """A setting as given, or as bench/assimilation_tuning.py found it best."""
+        given = getattr(self, name)
+        return TUNED[self.model][name] if given is None else given
 
 
 class Setting(NamedTuple):
@@ -115,8 +127,9 @@ def load(path: Path, what: str) -> xr.Dataset:
 def prepare(o: Options) -> Setting:
     """Model, windows of good observations, background statistics, truth."""
     for name, least in (("members", 2), ("lag", 1)):
-        if getattr(o, name) < least:
-            raise Refused(f"--{name} must be at least {least}, got {getattr(o, name)}")
+        given = getattr(o, name)
+        if given is not None and given < least:
+            raise Refused(f"--{name} must be at least {least}, got {given}")
     obs, climate = load(o.observations, "observations"), load(o.climatology, "climatology")
     eq = testbed.model(o.model, device=device(o.device))
     step = testbed.stepper(eq)
@@ -134,13 +147,13 @@ def prepare(o: Options) -> Setting:
     box = (grid.x0, grid.x0 + grid.Lx, grid.y0, grid.y0 + grid.Ly)
     obs = check(obs, 0.0, n * length, box)
     cut = windows(obs, H, 0.0, step.dt, testbed.WINDOW, n)
-    if missing := {"q", "background_root", "analysis_root"} - set(climate):
+    kinds = [f"{name}_root{'' if o.model == 'perfect' else '_imperfect'}" for name in ("background", "analysis")]
+    if missing := {"q", *kinds} - set(climate):
         raise Refused(
             f"{o.climatology} lacks {', '.join(sorted(missing))}; make it with: python data/make_qg_satellite.py"
         )
     z = eq.init(torch.as_tensor(climate["q"].values, dtype=grid.dtype))
-    roots = (climate[f"{name}_root"].values for name in ("background", "analysis"))
-    B, A = (sm.Covariance(grid, grid.real(torch.as_tensor(root))) for root in roots)
+    B, A = (sm.Covariance(grid, grid.real(torch.as_tensor(climate[kind].values))) for kind in kinds)
     truth = None
     if o.truth is not None:
         q = load(o.truth, "truth")["q"].values[1 : n + 1]
@@ -168,16 +181,17 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
         raise Refused(f"--members {o.members}: the climatology has {len(order)} snapshots to start from")
     many = sm.State(s.climate[order[: o.members]])
     space = sm.Space(grid, s.psi, eq.pv)
-    local = LETKF(space, o.radius, o.inflation, every=2, seed=o.seed)
+    inflation = o.tuned("inflation")
+    local = LETKF(space, o.tuned("radius"), inflation, every=2, seed=o.seed)
     return {
         "climatology": (partial(of_climate, s.climate), one),
         "free": (free_run, sm.State(s.climate[order[0]])),
         "oi": (OptimalInterpolation(s.background, tolerance=1e-3), one),
         "3dvar": (ThreeDVar(s.background, tolerance=1e-2), one),
-        "enkf": (ensemble.EnKF(ensemble.perturbed_observations, o.inflation, seed=o.seed), many),
-        "etkf": (ensemble.EnKF(ensemble.square_root, o.inflation, rotate=True, seed=o.seed), many),
+        "enkf": (ensemble.EnKF(ensemble.perturbed_observations, inflation, seed=o.seed), many),
+        "etkf": (ensemble.EnKF(ensemble.square_root, inflation, rotate=True, seed=o.seed), many),
         "letkf": (local, many),
-        "4dvar": (FourDVar(s.analysed, o.lag, outer=1, inner=10), one),
+        "4dvar": (FourDVar(s.analysed, o.tuned("lag"), outer=1, inner=10, model_error=o.tuned("model_error")), one),
     }
 
 

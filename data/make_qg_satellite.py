@@ -4,7 +4,7 @@
 
 Writes ``qg_satellite.nc`` (observations), ``qg_satellite_truth.nc`` (used for scoring only) and
 ``qg_satellite_climatology.nc`` (snapshots of other truths: climatology, first ensembles, error covariances). Other
-seeds make truths for tuning and training; the shipped files are those of seed 0. About eight minutes on one core.
+seeds make truths for tuning and training; the shipped files are those of seed 0. About ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -121,25 +121,30 @@ def run(o: Options) -> None:
     if o.climatology:
         q = snapshots(range(1001, 1009), o.spinup_days)
         ds = fields(q, testbed.model(), None, "sample", {"source_command": command})
-        for name, root in zip(("background", "analysis"), roots(q, o.spinup_days), strict=True):
-            text = f"square root of the {name} error covariance of q, for white noise on the grid"
-            attrs = {"long_name": text, "units": "s-1"}
-            ds[f"{name}_root"] = (("i", "j", "k", "l"), root.numpy().astype(np.float32), attrs)
+        for kind, suffix in (("perfect", ""), ("imperfect", "_imperfect")):
+            for name, root in zip(("background", "analysis"), roots(q, o.spinup_days, kind), strict=True):
+                text = f"square root of the {name} error covariance of q, {kind} model, for white noise on the grid"
+                attrs = {"long_name": text, "units": "s-1"}
+                ds[f"{name}_root{suffix}"] = (("i", "j", "k", "l"), root.numpy().astype(np.float32), attrs)
         write_netcdf(ds, o.out / "qg_satellite_climatology.nc")
 
 
-def roots(q: torch.Tensor, spinup: float, seed: int = 2001) -> tuple[torch.Tensor, torch.Tensor]:
-    """B of the backgrounds of optimal interpolation and of the analyses of 4D-Var, fitted to their cycled errors on a
-    training truth of its own."""
-    eq, states = testbed.model(), true_states(seed, 250.0, spinup)
+LAGS = {"perfect": (2, 3, 4), "imperfect": (1, 2, 2)}
+"""windows of the 4D-Var with which the covariance of analyses is found, again and again"""
+
+
+def roots(q: torch.Tensor, spinup: float, kind: str, seed: int = 2001) -> tuple[torch.Tensor, torch.Tensor]:
+    """B of the backgrounds of optimal interpolation and of the analyses of 4D-Var, fitted to the errors of a cycled
+    model of that kind on a training truth of its own."""
+    eq, states = testbed.model(kind), true_states(seed, 250.0, spinup)
     obs = observed(states, seed + 7, "")
     step, ends = testbed.stepper(eq), states[WINDOW::WINDOW]
     cut = windows(obs, testbed.operator(eq), 0.0, testbed.DT, WINDOW, len(ends))
     z = eq.init(q)
     start, first = State(z.mean(0)), covariance(eq.grid, z - z.mean(0))
     background = refitted(first, step, cut, start, ends)
-    longer = [partial(FourDVar, lag=lag, outer=1, inner=10) for lag in (2, 3, 4)]
-    analysis = refitted(background, step, cut, start, ends, longer, skip=15, of_analysis=True)
+    methods = [partial(FourDVar, lag=lag, outer=1, inner=10) for lag in LAGS[kind]]
+    analysis = refitted(background, step, cut, start, ends, methods, skip=15, of_analysis=True)
     return background.root, analysis.root
 
 
