@@ -62,6 +62,12 @@ class Lorenz63(Ordinary):
         yield Term("Z", "coupling", X * Y)
         yield Term("Z", "damping", -Param("beta") * Z)
 
+    def tendency(self, z: Tensor, t: float = 0.0) -> Tensor:
+        if self.extra or self.tendencies:
+            return super().tendency(z, t)
+        X, Y, Z = z.unbind(-3)
+        return torch.stack([self.sigma * (Y - X), X * (self.rho - Z) - Y, X * Y - self.beta * Z], -3)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lorenz96(Ordinary):
