@@ -20,7 +20,7 @@ import tyro
 import xarray
 
 import sciml
-from sciml.data import replacing
+from sciml.files import replacing
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ from sciml.assim.cycle import Record, cycle
 from sciml.assim.local import LETKF
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, free_run
 from sciml.assim.variational import FourDVar
-from sciml.data import attributes, coordinates, refusing, time_coordinate, write_netcdf
+from sciml.data import attributes, coordinates, time_coordinate, write_netcdf
+from sciml.files import refusing
 from sciml.observations import check, concatenate, counts, with_departures, without
 from sciml.observe import Window, windows
 
@@ -79,7 +80,7 @@ class Options(Common):
     lag: int | None = None
     """Windows that 4dvar assimilates at once (default: as tuned for the model)."""
     model_error: float | None = None
-    """Model error of 4dvar at the start of each later window, over that of the first (default: as tuned)."""
+    """Factor of the errors of the first window that gives model errors of later ones in 4dvar (default: as tuned)."""
     leave_out: tuple[str, ...] = ()
     """Platforms that are not used, to see their value."""
 

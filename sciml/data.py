@@ -1,14 +1,12 @@
-"""Datasets and files: tensors to and from xarray, CF names and units, netCDF, zarr and restart files."""
+"""Datasets and files: tensors to and from xarray, CF names and units, netCDF and zarr."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import os
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from sciml.equation.base import Equation
 from sciml.equation.qg import QuasiGeostrophic
+from sciml.files import refusing, replacing
 from sciml.grid import Grid
 from sciml.rollout import Trajectory
 
@@ -130,31 +129,6 @@ def dimensionless(ds: xr.Dataset) -> xr.Dataset:
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``: it takes its place if the block ends well, and vanishes if it does not."""
-    path = Path(path)
-    partial = path.with_name(f".partial.{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def refusing(path: Path) -> Iterator[None]:
-    """What readers raise on damaged files, as a ``ValueError`` that names the file."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing, or part of it") from None
-    except (IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged, or not a file of this package ({error}); start again with --overwrite"
-        ) from None
-
-
 def write_netcdf(ds: xr.Dataset, path: Path) -> None:
     """Write a whole Dataset; an existing file is replaced only when the new one is complete."""
     with replacing(path) as partial:
@@ -171,7 +145,7 @@ class NetCDFAppender:
     def __init__(self, path: Path, template: xr.Dataset, start: int = 0):
         import netCDF4
 
-        self.next = start
+        self.path, self.next = Path(path), start
         if start:
             if (held := whole_records(path)) < start:
                 raise ValueError(cut_short(path, held, start))
@@ -193,7 +167,10 @@ class NetCDFAppender:
             self.file.sync()
 
     def append(self, record: xr.Dataset) -> None:
-        """Write one record: a Dataset with one time."""
+        """Write one record: a Dataset with one time. Raises ``OSError`` before the disk is full, since the library
+        does not survive that."""
+        if shutil.disk_usage(self.path.parent).free < 2 * record.nbytes:
+            raise OSError(f"no space is left for {self.path}; free some and go on with --resume")
         for name in varying(record):
             self.file[name][self.next] = record[name].isel(time=0).values
         self.file.sync()
@@ -253,6 +230,8 @@ class ZarrAppender:
         with refusing(path):
             group = zarr.open_group(path, mode="r+", zarr_format=2, use_consolidated=False)
             self.arrays: dict[str, Any] = {name: group[name] for name in varying(template)}
+            for name, array in self.arrays.items():
+                whole_chunks(name, array, start)
 
     def append(self, record: xr.Dataset) -> None:
         """Write one record: a Dataset with one time."""
@@ -266,6 +245,13 @@ class ZarrAppender:
 
     def close(self) -> None:
         pass
+
+
+def whole_chunks(name: str, array: Any, start: int) -> None:
+    """Raise ``ValueError`` where one of the first ``start`` records of a zarr array is missing or cannot be read."""
+    for i in range(start):
+        if np.isnan(array[i]).all():
+            raise ValueError(f"record {i} of {name} is missing")
 
 
 def zarr_group(path: Path) -> None:
@@ -304,29 +290,3 @@ def open_run(folder: str | Path, name: str = "fields") -> xr.Dataset:
     else:
         raise FileNotFoundError(f"no {name}.nc and no {name}.zarr in {folder}")
     return ds.transpose(*(d for d in DIMS if d in ds.dims), ...)
-
-
-# -- restart files ---------------------------------------------------------------------------------------------------
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header as safetensors; an existing file is replaced only by a complete one."""
-    from safetensors.torch import save_file
-
-    pairs = {n: torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for n, t in tensors.items()}
-    flat = {n: t.detach().cpu().contiguous().clone() for n, t in pairs.items()}  # the format has no complex numbers
-    header = {**header, "names": list(tensors), "complex": [n for n, t in tensors.items() if t.is_complex()]}
-    with replacing(path) as partial:
-        save_file(flat, partial, {"header": json.dumps(header)})
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote; raises ``ValueError`` for a damaged or truncated file."""
-    from safetensors import SafetensorError, safe_open
-
-    with refusing(path):
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads(file.metadata()["header"])
-                tensors = {n: file.get_tensor(n).clone() for n in header["names"]}  # the file sorts by name
-        except SafetensorError as error:
-            raise ValueError(error) from None
-        return tensors | {n: torch.view_as_complex(tensors[n]) for n in header["complex"]}, header

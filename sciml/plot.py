@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sciml.data import replacing
+from sciml.files import replacing
 
 
 def pyplot():

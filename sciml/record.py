@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import xarray as xr
 from torch import Tensor
 
-from sciml.data import load_tensors, save_tensors
+from sciml.files import load_tensors, save_tensors
 from sciml.rollout import packed, states
 from sciml.step import State
 

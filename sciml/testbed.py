@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -99,26 +100,32 @@ def operator_of(obs: xr.Dataset, eq: TwoLayerQG) -> Operator:
     return operator(eq, json.loads(obs.attrs["channels"]))
 
 
-def network(H: Operator) -> list[Instrument]:
-    """Three altimeters, a wide swath and a three-channel radiometer that clouds hide."""
+def network(H: Operator, rng: np.random.Generator | None = None) -> list[Instrument]:
+    """Three altimeters, a wide swath and a three-channel radiometer that clouds hide; with ``rng`` on other orbits, at
+    other times and with other clouds, for training."""
     grid, known = H.grid, {c.name: c for c in H.channels}
+    days, place, cloudy = [3.33 + 0.23 * i for i in range(3)], [0.37 * i for i in range(3)], 0.3
+    phases = [*(i + 0.3 for i in range(3)), 2.2, 1.7]
+    if rng is not None:
+        days, place, cloudy = rng.uniform(2.5, 5.0, 3), rng.uniform(0, 1, 3), rng.uniform(0.1, 0.6)
+        phases = rng.uniform(0, 5, 5)
     altimeters = [
         Instrument(
             f"altimeter_{i + 1}",
-            track(grid, (3.33 + 0.23 * i) * DAY, 15e3, 17 + 2 * i, 5, phase=(i + 0.3) * DAY, x0=0.37 * i * grid.Lx),
+            track(grid, days[i] * DAY, 15e3, 17 + 2 * i, 5, phase=phases[i] * DAY, x0=place[i] * grid.Lx),
             (known["ssh"],), correlated=0.3, correlation_time=60.0,
         )
         for i in range(3)
     ]  # fmt: skip
     across = both_sides(20e3, 120e3, 20e3)
-    wide = swath(grid, 10 * DAY, 20e3, across, repeat=13, skip=4, phase=2.2 * DAY)
-    radiometer = scan(grid, 5 * DAY, 125e3, phase=1.7 * DAY)
+    wide = swath(grid, 10 * DAY, 20e3, across, repeat=13, skip=4, phase=phases[3] * DAY)
+    radiometer = scan(grid, 5 * DAY, 125e3, phase=phases[4] * DAY)
     return [
         *altimeters,
         Instrument("swath", wide, (known["swath_ssh"],), correlated=0.5, correlation_time=30.0),
         Instrument(
             "radiometer", radiometer, tuple(known[c] for c in ("tb_upper", "tb_mixed", "tb_lower")),
-            drift=0.1, clouds=Clouds(0.3, 200e3),
+            drift=0.1, clouds=Clouds(cloudy, 200e3),
         ),
     ]  # fmt: skip
 

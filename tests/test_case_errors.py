@@ -5,6 +5,7 @@ import os
 import random
 import re
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -124,6 +125,28 @@ def test_resume_with_a_truncated_file(name, keep, call, earlier):
     ended = call("--preset", "quick", *QG, "--days", 80, "--resume", "--out", earlier)
     refused(ended, rf"{name}.* (is damaged|cut short)")
     assert contents(earlier) == before
+
+
+@pytest.mark.parametrize("size", [0, 100, None])
+def test_resume_with_a_damaged_or_missing_chunk(size, call, tmp_path):
+    short = ("--preset", "quick", *QG, "--format", "zarr", "--out", tmp_path / "z")
+    assert call(*short).status == 0
+    chunk = tmp_path / "z" / "fields.zarr" / "u" / "1.0.0.0"
+    chunk.unlink() if size is None else os.truncate(chunk, size)
+    before = contents(tmp_path / "z")
+    refused(call(*short, "--days", 80, "--resume"), r"fields.zarr is damaged")
+    assert contents(tmp_path / "z") == before
+
+
+def test_a_full_disk(call, earlier, monkeypatch):
+    with xr.open_dataset(earlier / "fields.nc") as ds:
+        old = ds.load()
+    usage = shutil.disk_usage(earlier)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    refused(call("--preset", "quick", *QG, "--days", 80, "--resume", "--out", earlier), "no space is left for .*nc")
+    monkeypatch.undo()
+    with xr.open_dataset(earlier / "fields.nc") as ds:
+        assert ds.equals(old)
 
 
 def test_zarr_is_not_installed(call, earlier, monkeypatch):

@@ -12,7 +12,8 @@ import xarray as xr
 
 import sciml as sm
 from sciml import data
-from sciml.data import APPENDERS, SUFFIX, load_tensors, open_run, save_tensors, whole_records, write_netcdf
+from sciml.data import APPENDERS, SUFFIX, open_run, whole_records, write_netcdf
+from sciml.files import load_tensors, save_tensors
 
 FORMATS = pytest.mark.parametrize("form", ["netcdf", "zarr"])
 

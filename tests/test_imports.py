@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"grid"},
-    {"equation"},
+    {"equation", "files"},
     {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "field", "nn", "initial"},
     {"assim", "discover", "insr", "prose", "surrogate", "train"},
     {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "readers", "evaluate", "charts"},

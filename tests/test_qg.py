@@ -7,6 +7,7 @@ import pytest
 import sympy as sp
 import torch
 
+import sciml as sm
 from sciml import Grid, LayeredQG, TwoLayerQG, preset, ring_forcing, rk4
 from sciml.equation import loops, qg_packed
 from sciml.equation.base import Term, apply
@@ -357,3 +358,33 @@ def test_forcing_that_makes_no_sense(options, message):
 def test_more_bad_parameters(changes):
     with pytest.raises(ValueError, match="must"):
         rk4(TwoLayerQG.preset("eddy", 8, **changes), 1.0)
+
+
+# -- derivatives by parameters ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dealias", [1.0, 2 / 3])
+@pytest.mark.parametrize(
+    ("name", "value"), [("rd", 15e3), ("delta", 0.25), ("beta", 1.5e-11), ("rek", 5e-7), ("U1", 0.03)]
+)
+def test_gradients_by_parameters_are_those_of_finite_differences(name, value, dealias):
+    q = sm.random_pv(sm.TwoLayerQG.preset("eddy", 16), seed=0, speed=0.1)
+
+    def size(p):
+        eq = sm.TwoLayerQG.preset("eddy", 16, dealias=dealias, **{name: p})
+        return 1e12 * (sm.rollout(sm.rk4(eq, 7200.0), 10, every=10)(q).fields[-1] ** 2).mean()
+
+    p = torch.tensor(value, dtype=torch.float64)
+    expected = float((size(value * 1.0001) - size(value * 0.9999)) / (2e-4 * value))
+    assert float(torch.func.grad(size)(p)) == pytest.approx(expected, rel=1e-5)
+    size(p.requires_grad_()).backward()
+    assert float(p.grad) == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradient_by_the_reduced_gravity_of_layers():
+    def size(g):
+        eq = sm.LayeredQG(grid=sm.Grid(16, Lx=1e6), H=(500.0, 2000.0), gprime=(g,), U=(0.025, 0.0), V=(0.01, 0.0))
+        q = eq.grid.real(1e-5 * np.random.default_rng(0).standard_normal((2, 16, 16)))
+        return 1e12 * (eq.read(sm.rk4(eq, 7200.0)(sm.State(eq.init(q))).z) ** 2).mean()
+
+    p = torch.tensor(5e-3, dtype=torch.float64, requires_grad=True)
+    size(p).backward()
+    assert float(p.grad) == pytest.approx(float((size(5.001e-3) - size(4.999e-3)) / 2e-6), rel=1e-5)

@@ -193,7 +193,7 @@ def test_resume_refuses(tmp_path, spoiled, options, message):
 
 
 def test_resume_refuses_files_of_another_kind(tmp_path):
-    from sciml.data import save_tensors
+    from sciml.files import save_tensors
 
     save_tensors(tmp_path / "fields.restart.safetensors", {"w": torch.zeros(2)}, {"n": 1})
     with pytest.raises(ValueError, match="not a restart file: it has no done, identity, time, z"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -235,6 +236,12 @@ def apply(M: Tensor, z: Tensor) -> Tensor:
     wide = torch.promote_types(M.dtype, z.dtype)
     out = torch.einsum("mnkl,...nklc->...mklc" if split else "mnkl,...nkl->...mkl", M.to(wide), z.to(wide))
     return torch.view_as_complex(out) if split else out
+
+
+def matrix(rows: list[list[Any]], grid: Grid) -> Tensor:
+    """Numbers, or tensors without dimensions, as a float64 matrix that keeps their derivatives."""
+    entries = [[torch.as_tensor(a, dtype=torch.float64, device=grid.device) for a in row] for row in rows]
+    return torch.stack([torch.stack(row) for row in entries])
 
 
 def courant(grid: Grid, psi: Tensor, dt: float) -> float:

@@ -47,6 +47,14 @@ def plain(*tensors: Tensor | None) -> bool:
     return not any(t is not None and (wrapped(t) or not t.is_cpu or (tracking and t.requires_grad)) for t in tensors)
 
 
+def tracked(t: Tensor | None) -> bool:
+    """Whether derivatives by a tensor may be asked for, now or later."""
+    if t is None:
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]
+    return t.requires_grad or wrapped(t) or forward_ad.unpack_dual(t).tangent is not None
+
+
 def weighted_sum(z: Tensor, fs: Sequence[Tensor], weights: Sequence[float], factor: Tensor | None = None) -> Tensor:
     """``factor (z + sum_i weights_i fs_i)`` in one pass over memory, for up to four ``fs`` and a real factor."""
     if z.shape == fs[0].shape and plain(z, *fs, factor):

@@ -18,15 +18,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sciml.equation import qg_fast
-from sciml.equation.base import Equation, Term, apply, given, repeat
+from sciml.equation.base import Equation, Term, apply, given, matrix, repeat
 from sciml.equation.expression import Expr, Field, J, Param, dx, dy, lap, mean_x
 from sciml.equation.filter import exponential_filter
+from sciml.equation.loops import tracked
 
 RESERVED = (
     "advection KEflux APEflux APEgenspec KEfrictionspec filter forcing residual KEspec Ensspec APEspec EKE APEgen"
@@ -114,7 +116,7 @@ class QuasiGeostrophic(Equation):
     @cached_property
     def fraction(self) -> Tensor:
         """Thickness fractions ``H_i / sum H``, float64."""
-        H = torch.tensor(self.layers, dtype=torch.float64, device=self.grid.device)
+        H = matrix([list(self.layers)], self.grid)[0]
         return H / H.sum()
 
     @cached_property
@@ -131,7 +133,7 @@ class QuasiGeostrophic(Equation):
         project = torch.eye(self.n, dtype=h.dtype, device=h.device) - h  # subtracts the thickness-weighted mean
         scale = self.S.abs().max().clamp(min=1e-300)
         A[0, 0] = self.S - scale * h
-        inverse = torch.linalg.inv(A)
+        inverse = torch.linalg.inv(A).clone()
         inverse[0, 0] = inverse[0, 0] @ project
         return inverse.movedim((-2, -1), (0, 1))
 
@@ -194,7 +196,7 @@ class QuasiGeostrophic(Equation):
         curvature = profiles * self.grid.real(-(self.grid.l**2))
         SU = torch.einsum("ij,j...->i...", self.grid.complex(self.S), profiles)
         Qy = self.grid.ifft(-curvature - SU)[..., :1]
-        S = self.S.tolist()
+        S = self.S.unbind() if tracked(self.S) else self.S.tolist()
         Qx = [sum(s * v for s, v in zip(row, V, strict=True)) for row in S]
         varying = any(np.ndim(u) for u in U)
         if any(np.ndim(v) for v in V):
@@ -339,14 +341,14 @@ class LayeredQG(QuasiGeostrophic):
 
     @cached_property
     def S(self) -> Tensor:
-        S = torch.zeros(self.n, self.n, dtype=torch.float64)
+        S: list[list[Any]] = [[0.0] * self.n for _ in range(self.n)]
         for i, g in enumerate(self.gprime):
             above, below = self.f0**2 / (g * self.H[i]), self.f0**2 / (g * self.H[i + 1])
-            S[i, i] -= above
-            S[i, i + 1] += above
-            S[i + 1, i + 1] -= below
-            S[i + 1, i] += below
-        return S.to(self.grid.device)
+            S[i][i] -= above
+            S[i][i + 1] += above
+            S[i + 1][i + 1] -= below
+            S[i + 1][i] += below
+        return matrix(S, self.grid)
 
     @property
     def mean_flow(self):
@@ -384,7 +386,7 @@ class TwoLayerQG(QuasiGeostrophic):
     def S(self) -> Tensor:
         F1 = self.rd**-2 / (1 + self.delta)
         F2 = self.delta * F1
-        return torch.tensor([[-F1, F1], [F2, -F2]], dtype=torch.float64, device=self.grid.device)
+        return matrix([[-F1, F1], [F2, -F2]], self.grid)
 
     @property
     def mean_flow(self):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sciml.equation.base import apply
-from sciml.equation.loops import plain
+from sciml.equation.loops import plain, tracked
 from sciml.grid import Grid
 
 Advection = Callable[..., Tensor]
@@ -38,20 +38,20 @@ def advection(grid: Grid, invert: Tensor, S: Tensor, bottom: Tensor | None = Non
     def torch_advection(z: Tensor, linear: Tensor | None = None) -> Tensor:
         return advect(z) if linear is None else advect(z) + apply(linear, z)
 
-    if not plain(invert, S, bottom):
+    if not plain(invert, S, bottom) or any(tracked(t) for t in (invert, S, bottom)):
         return torch_advection
     from sciml.equation import qg_packed
     from sciml.equation.qg_gradient import differentiable
 
     compiled = qg_packed.advection(grid, invert, S, bottom)
-    tracked = differentiable(grid, invert, compiled, bottom)
+    followed = differentiable(grid, invert, compiled, bottom)
 
     def either(z: Tensor, linear: Tensor | None = None) -> Tensor:
         if plain(z, linear):
             return compiled(z, linear)
         if linear is None or not linear.requires_grad:
-            return tracked(z, linear)
-        return tracked(z, None) + apply(linear, z)
+            return followed(z, linear)
+        return followed(z, None) + apply(linear, z)
 
     return either
 

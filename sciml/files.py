@@ -1,0 +1,63 @@
+"""Files that only whole ones replace, refusals of damaged ones, and tensors with a header (restarts, weights)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``: it takes its place if the block ends well, and vanishes if it does not."""
+    path = Path(path)
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """What readers raise on damaged files, as a ``ValueError`` that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing, or part of it") from None
+    except (IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged, or not a file of this package ({error}); start again with --overwrite"
+        ) from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON header as safetensors; an existing file is replaced only by a complete one."""
+    from safetensors.torch import save_file
+
+    pairs = {n: torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for n, t in tensors.items()}
+    flat = {n: t.detach().cpu().contiguous().clone() for n, t in pairs.items()}  # the format has no complex numbers
+    header = {**header, "names": list(tensors), "complex": [n for n, t in tensors.items() if t.is_complex()]}
+    with replacing(path) as partial:
+        save_file(flat, partial, {"header": json.dumps(header)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote; raises ``ValueError`` for a damaged or truncated file."""
+    from safetensors import SafetensorError, safe_open
+
+    with refusing(path):
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads(file.metadata()["header"])
+                tensors = {n: file.get_tensor(n).clone() for n in header["names"]}  # the file sorts by name
+        except SafetensorError as error:
+            raise ValueError(error) from None
+        return tensors | {n: torch.view_as_complex(tensors[n]) for n in header["complex"]}, header

@@ -1,0 +1,116 @@
+"""The training loop: AdamW, warm-up and cosine decay, averaged weights, checkpoints from which it goes on exactly."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sciml.files import load_tensors, save_tensors
+
+Tensors = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """What is minimised. ``objective(i)`` is the loss of update i; what it carries from update to update is its state.
+
+    Random choices must come from ``i`` or from the state, so that a resumed training equals an uninterrupted one.
+    """
+
+    def __call__(self, update: int, /) -> Tensor: ...
+
+    def state(self) -> Tensors: ...
+
+    def restore(self, state: Tensors, /) -> None: ...
+
+
+def fit(
+    net: nn.Module, objective: Objective, updates: int, *, lr: float = 1e-3, warm_up: int = 100,
+    weight_decay: float = 1e-5, clip: float = 1.0, average: float = 0.99, checkpoint: Path | None = None,
+    every: int = 100, log: Callable[[int, float], None] | None = None,
+) -> Tensors:  # fmt: skip
+    """Minimise ``objective`` over the parameters of ``net`` and return their exponential average.
+
+    Parameters
+    ----------
+    updates : their number; the learning rate rises linearly to ``lr`` over ``warm_up`` of them and falls as a cosine
+    clip : largest norm of the gradient; an update whose loss or gradient is not finite is left out, and counted
+    average : decay of the exponential average of the parameters
+    checkpoint : file that is replaced after each ``every`` updates and from which a training goes on
+    log : called with update and mean loss since the last call
+
+    Raises ``FloatingPointError`` where more than a tenth of the updates (and ten) had to be left out.
+    """
+    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.999), weight_decay=weight_decay)
+    averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
+    first = resume(checkpoint, net, optimiser, averaged, objective)
+    losses, skipped, started = [], 0, time.monotonic()
+    for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
+        for group in optimiser.param_groups:
+            group["lr"] = lr * schedule(i, updates, warm_up)
+        optimiser.zero_grad(set_to_none=True)
+        loss = objective(i)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
+        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        else:
+            skipped += 1
+            if skipped > max(10, (i - first) // 10):
+                raise FloatingPointError(f"{skipped} updates up to {i} had no finite gradient; try a smaller lr")
+        with torch.no_grad():
+            decay = min(average, (i + 1) / (i + 10))
+            for n, p in net.named_parameters():
+                averaged[n].lerp_(p, 1 - decay)
+        if (i + 1) % every == 0 or i + 1 == updates:
+            if checkpoint is not None:
+                save(checkpoint, i + 1, net, optimiser, averaged, objective)
+            if log is not None and losses:
+                log(i + 1, sum(losses) / len(losses))
+                print(
+                    f"update {i + 1} of {updates}, {time.monotonic() - started:.0f} s, {skipped} left out", flush=True
+                )
+            losses = []
+    return averaged
+
+
+def schedule(update: int, updates: int, warm_up: int) -> float:
+    """Learning rate over its maximum: linear warm-up, cosine decay (Loshchilov & Hutter 2017)."""
+    if update < warm_up:
+        return (update + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (update - warm_up) / max(1, updates - warm_up)))
+
+
+def save(path: Path, update: int, net: nn.Module, optimiser, averaged: Tensors, objective: Objective) -> None:
+    """All that the next update depends on."""
+    tensors = {f"net.{n}": p for n, p in net.named_parameters()} | {f"average.{n}": p for n, p in averaged.items()}
+    for n, p in net.named_parameters():
+        tensors |= {f"adam.{n}.{k}": torch.as_tensor(v) for k, v in optimiser.state.get(p, {}).items()}
+    tensors |= {f"objective.{n}": t for n, t in objective.state().items()}
+    save_tensors(path, tensors, {"update": update})
+
+
+def resume(path: Path | None, net: nn.Module, optimiser, averaged: Tensors, objective: Objective) -> int:
+    """Restore what :func:`save` wrote, if it is there; the number of the next update."""
+    if path is None or not path.exists():
+        return 0
+    tensors, header = load_tensors(path)
+    known = {n: p.shape for n, p in net.named_parameters()}
+    if {n[4:]: t.shape for n, t in tensors.items() if n.startswith("net.")} != known:
+        raise ValueError(f"{path} is a checkpoint of another network; remove it or choose another folder")
+    with torch.no_grad():
+        for n, p in net.named_parameters():
+            p.copy_(tensors[f"net.{n}"])
+            averaged[n].copy_(tensors[f"average.{n}"])
+            prefix = f"adam.{n}."
+            optimiser.state[p] = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
+    objective.restore({n[len("objective.") :]: t for n, t in tensors.items() if n.startswith("objective.")})
+    return int(header["update"])

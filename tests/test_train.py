@@ -1,0 +1,154 @@
+"""The training loop, and training through assimilation cycles."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import sciml as sm
+from sciml.assim.learning import Cycling, Truth
+from sciml.assim.network import NetworkAnalysis
+from sciml.files import load_tensors
+from sciml.nn.fuxida import Config, FuXiDA
+from sciml.train import fit, schedule
+from tests.test_fuxida import awake, setting  # noqa: F401
+
+
+class Regression:
+    """y = 2 x - 1 from noisy batches; what it carries is a count."""
+
+    def __init__(self, net: nn.Module, broken: tuple[int, ...] = ()):
+        self.net, self.broken, self.calls = net, broken, torch.zeros(())
+
+    def __call__(self, update: int) -> torch.Tensor:
+        x = torch.randn(64, 1, generator=torch.Generator().manual_seed(update))
+        self.calls = self.calls + 1
+        loss = (self.net(x) - (2 * x - 1)).square().mean()
+        return loss * float("nan") if update in self.broken else loss
+
+    def state(self):
+        return {"calls": self.calls}
+
+    def restore(self, state):
+        self.calls = state["calls"]
+
+
+def line(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Linear(1, 1)
+
+
+def test_a_line_is_learnt_and_its_average_with_it():
+    net = line()
+    averaged = fit(net, Regression(net), 400, lr=0.05, weight_decay=0.0)
+    assert net.weight.item() == pytest.approx(2, abs=1e-3)
+    assert averaged["bias"].item() == pytest.approx(-1, abs=1e-2)
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
+    whole, path = line(), tmp_path / "half.safetensors"
+    expected = fit(whole, Regression(whole), 60, checkpoint=tmp_path / "whole.safetensors", every=20)
+    half = line()
+
+    class Killed(Regression):
+        def __call__(self, update):
+            if update == 47:
+                raise KeyboardInterrupt
+            return super().__call__(update)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(half, Killed(half), 60, checkpoint=path, every=20)
+    assert load_tensors(path)[1]["update"] == 40
+    again = line(seed=5)
+    objective = Regression(again)
+    found = fit(again, objective, 60, checkpoint=path, every=20)
+    assert all(torch.equal(found[n], expected[n]) for n in expected)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))
+    assert objective.calls == 60
+    other = nn.Linear(2, 1)
+    with pytest.raises(ValueError, match="checkpoint of another network"):
+        fit(other, Regression(other), 60, checkpoint=path)
+
+
+def test_updates_without_finite_gradient_are_left_out():
+    net = line()
+    fit(net, Regression(net, broken=(3, 4, 5)), 300, lr=0.05)
+    assert net.weight.item() == pytest.approx(2, abs=1e-2)
+    with pytest.raises(FloatingPointError, match="no finite gradient"):
+        fit(net, Regression(net, broken=tuple(range(50))), 50)
+
+
+def test_schedule():
+    rates = [schedule(i, 100, 10) for i in range(100)]
+    assert rates[0] == 0.1
+    assert max(rates) == rates[9] == 1.0
+    assert rates[-1] < 1e-3
+    assert schedule(55, 100, 10) == pytest.approx(0.5)
+    assert all(math.isfinite(r) for r in rates)
+
+
+# -- through cycles --------------------------------------------------------------------------------------------------
+def cycling(setting, **changes) -> Cycling:  # noqa: F811
+    """Two truths of three windows, observed at the same places each."""
+    eq, step, z, inputs, window = setting
+    truths = []
+    for number in range(2):
+        cut, ends, state = [], [], sm.State(z[number])
+        for _ in range(3):
+            fields = eq.init(sm.rollout(step, 4, every=1)(eq.read(state.z)).fields)
+            seen = window.obs.assign(value=("obs", window.equivalents(fields).numpy(), window.obs["value"].attrs))
+            cut.append(sm.windows(seen, window.operator, 0.0, step.dt, 4, 1)[0])
+            state = sm.State(fields[-1])
+            ends.append(state.z)
+        truths.append(Truth(cut, torch.stack(ends)))
+    torch.manual_seed(0)
+    net = awake(FuXiDA(Config(4, inputs.planes, 2, (8, 8), 4))).train()
+    measures = [lambda dz: inputs.space.read(dz) / inputs.std[:, None, None]]
+    options = dict(batch=3, cycles=2, autocast=False, drop=0.0, noisier=0.0, reliability=0.0) | changes
+    return Cycling(NetworkAnalysis(net, inputs), step, truths, z[2:], measures, **options)
+
+
+def test_the_gradient_goes_through_cycles_and_forecasts(setting):  # noqa: F811
+    """Against a finite difference, and other than that of the last analysis alone."""
+    one = cycling(setting)
+    bias, start = one.analysis.net.out.bias, one.state()
+    start = {n: t.clone() for n, t in start.items()}
+    one(0).backward()
+    gradient = bias.grad[0].item()
+    values = []
+    for shift in (1e-2, -1e-2):
+        other = cycling(setting)
+        other.restore({n: t.clone() for n, t in start.items()})
+        with torch.no_grad():
+            other.analysis.net.out.bias[0] += shift
+            values.append(float(other(0)))
+    assert gradient == pytest.approx((values[0] - values[1]) / 2e-2, rel=2e-2)
+
+
+def test_cycles_go_on_and_start_again(setting):  # noqa: F811
+    one = cycling(setting, restart=0.0, cycles=1)
+    first, z = one.where.clone(), one.z.clone()
+    one(0)
+    assert torch.equal(one.where[:, 1], first[:, 1] + 1)
+    assert not torch.equal(one.z, z)
+    assert not one.z.requires_grad
+    for i in range(1, 6):
+        one(i)
+    assert bool((one.where[:, 1] <= 3).all()), "at the end of a truth another one begins"
+    with pytest.raises(ValueError, match="more than 5 windows"):
+        cycling(setting, cycles=5)
+
+
+def test_training_lowers_the_error(setting):  # noqa: F811
+    one = cycling(setting, restart=0.3, batch=4)
+    start = {n: t.clone() for n, t in one.state().items()}
+
+    def loss() -> float:
+        one.restore({n: t.clone() for n, t in start.items()})
+        with torch.no_grad():
+            return float(one(1000))
+
+    before = loss()
+    fit(one.analysis.net, one, 40, lr=3e-3, warm_up=5)
+    assert loss() < 0.8 * before
