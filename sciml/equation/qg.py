@@ -134,7 +134,7 @@ class QuasiGeostrophic(Equation):
         scale = self.S.abs().max().clamp(min=1e-300)
         A[0, 0] = self.S - scale * h
         inverse = torch.linalg.inv(A).clone()
-        inverse[0, 0] = inverse[0, 0] @ project
+        inverse[0, 0] = inverse[0, 0].clone() @ project
         return inverse.movedim((-2, -1), (0, 1))
 
     @property
