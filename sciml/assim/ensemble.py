@@ -63,7 +63,10 @@ def finite_size(g: int = 0, certainty: float = 1.0) -> Weights:
 
     The prior's inflation ``l`` minimises :math:`D(l) = \sum_i d_i^2 / (l^2 s_i^2 + N - 1) + e_N / l^2 + c_N \ln l^2`
     with ``e_N = (N + 1) / N``, ``c_N = (N + g) / (N - 1)``, singular values s_i of Y and innovations d_i along its
-    singular vectors. ``certainty`` (xN) multiplies both coefficients: how sure one is of l near 1 (Raanes et al. 2019).
+    singular vectors. Where little is observed D would deflate to its prior's mode ``(e_N / c_N)^(1/2) < 1``, again in
+    every cycle; so the mode is moved to 1 as far as directions are not observed (eq. 36 there): ``e_N / m``, ``m c_N``
+    with ``m = (e_N / c_N)^(u / 2)``, u the mean of ``(N - 1) / (s_i^2 + N - 1)``. ``certainty`` (xN) multiplies both
+    coefficients: how sure one is of l near 1 (Raanes et al. 2019).
     """
 
     def weights(Y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
@@ -74,8 +77,10 @@ def finite_size(g: int = 0, certainty: float = 1.0) -> Weights:
         s2 = s2.clamp(min=0)
         b = V.mT @ (Y @ d)
         along = torch.where(s2 > 1e-12 * s2.amax(), b**2 / s2.clamp(min=1e-300), 0.0).double().cpu()
-        eN, cN = (N + 1) / N * certainty, (N + g) / (N - 1) * certainty
         variance = s2.double().cpu()
+        unseen = float(((N - 1) / (variance + N - 1)).mean())
+        shift = ((N + 1) / N / ((N + g) / (N - 1))) ** (unseen / 2)
+        eN, cN = (N + 1) / N * certainty / shift, (N + g) / (N - 1) * certainty * shift
 
         def dual(log_l: float) -> float:
             l2 = math.exp(2 * log_l)
