@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "cases"))
 
 GRIDS = {
-    ("letkf", "perfect"): {"radius": (30e3, 40e3, 60e3), "inflation": (1.0, 1.03, 1.045, 1.06)},
+    ("letkf", "perfect"): {"radius": (30e3, 35e3, 40e3, 60e3), "inflation": (1.0, 1.03, 1.045, 1.06)},
     ("letkf", "imperfect"): {"radius": (30e3, 40e3, 60e3), "inflation": (1.1, 1.2, 1.35)},
     ("4dvar", "perfect"): {"lag": (3, 4), "model_error": (0.0,)},
     ("4dvar", "imperfect"): {"lag": (1, 2), "model_error": (0.0, 0.3)},
