@@ -198,6 +198,12 @@ def read(o: Options, files: list[Path]) -> tuple[xr.Dataset, xr.Dataset]:
 
 def prepare(o: Options, heights: xr.Dataset) -> Setting:
     """Box, window, what is used and what is withheld; what cannot be used is flagged."""
+    if len(set(o.file)) < len(o.file):
+        raise Refused("the same file is given twice")
+    for name in ("std", "length", "time_scale", "rd", "days"):
+        given = getattr(o, name)
+        if given is not None and not 0 < given < 1e9:
+            raise Refused(f"--{name.replace('_', '-')} must be a positive number, got {given}")
     if heights.sizes["obs"] == 0:
         raise Refused("there are no heights in the files or, without --file, in so few --days")
     box = chosen_box(o, heights)

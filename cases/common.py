@@ -58,7 +58,8 @@ def main(run: Callable[[Any], None], options: type) -> None:
         print("error: there is not enough memory for this; use fewer points or members", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; what was written is kept, go on with --resume", file=sys.stderr)
+        further = ", go on with --resume" if hasattr(chosen, "resume") else ""
+        print(f"interrupted; what was written is kept{further}", file=sys.stderr)
         sys.exit(130)
 
 

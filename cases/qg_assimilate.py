@@ -31,7 +31,7 @@ from torch import Tensor
 import sciml as sm
 from sciml import evaluate, plot, score, testbed
 from sciml.assim import ensemble
-from sciml.assim.base import Analysed, trajectory
+from sciml.assim.base import Analysed
 from sciml.assim.cycle import Record, cycle
 from sciml.assim.local import LETKF
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, free_run
@@ -39,10 +39,10 @@ from sciml.assim.variational import FourDVar
 from sciml.data import attributes, coordinates, time_coordinate, write_netcdf
 from sciml.files import refusing
 from sciml.observations import check, concatenate, counts, with_departures, without
-from sciml.observe import Window, windows
+from sciml.observe import Window, box_of, windows
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-METHODS = ("climatology", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar")
+METHODS = ("climatology", "persistence", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar")
 DAY = testbed.DAY
 LEADS = 12
 """windows of the longest forecast: 60 days"""
@@ -57,7 +57,9 @@ TUNED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Options(Common):
-    method: Literal["climatology", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar", "all"] = "letkf"
+    method: Literal["climatology", "persistence", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar", "all"] = (
+        "letkf"
+    )
     """Analysis; all runs the ladder and prints it."""
     model: Literal["perfect", "imperfect"] = "perfect"
     """The model that made the truth, or one with wrong drag and deformation radius and no topography."""
@@ -127,26 +129,28 @@ def load(path: Path, what: str) -> xr.Dataset:
 
 def prepare(o: Options) -> Setting:
     """Model, windows of good observations, background statistics, truth."""
-    for name, least in (("members", 2), ("lag", 1)):
+    limits = {"members": 2, "lag": 1, "inflation": 0.1, "model_error": 0, "skip_days": 0}
+    for name, least in limits.items():
         given = getattr(o, name)
-        if given is not None and given < least:
-            raise Refused(f"--{name} must be at least {least}, got {given}")
+        if given is not None and not least <= given < float("inf"):
+            raise Refused(f"--{name.replace('_', '-')} must be at least {least}, got {given}")
     obs, climate = load(o.observations, "observations"), load(o.climatology, "climatology")
     eq = testbed.model(o.model, device=device(o.device))
     step = testbed.stepper(eq)
     H = testbed.operator_of(obs, eq)
     length = testbed.WINDOW * step.dt
-    available = int(obs.attrs.get("windows", np.floor(float(obs["time"].max()) / length)))
+    available = windows_in(obs, length)
     n = min(6, available) if o.preset == "quick" else available
     if o.days is not None:
-        n = int(o.days * DAY / length)
-        if not 1 <= n <= available:
+        if not length <= o.days * DAY < (available + 1) * length:
             raise Refused(f"--days must be from {length / DAY:g} to {available * length / DAY:g}, got {o.days:g}")
+        n = int(o.days * DAY / length)
     for platform in o.leave_out:
         obs = without(obs, platform)
     grid = eq.grid
-    box = (grid.x0, grid.x0 + grid.Lx, grid.y0, grid.y0 + grid.Ly)
-    obs = check(obs, 0.0, n * length, box)
+    obs = check(obs, 0.0, n * length, box_of(grid))
+    if not (obs["qc"] == 0).any():
+        raise Refused(f"none of the observations may be used; flags: {counts(obs) or 'there are none at all'}")
     cut = windows(obs, H, 0.0, step.dt, testbed.WINDOW, n)
     kinds = [f"{name}_root{'' if o.model == 'perfect' else '_imperfect'}" for name in ("background", "analysis")]
     if missing := {"q", *kinds} - set(climate):
@@ -157,19 +161,36 @@ def prepare(o: Options) -> Setting:
     B, A = (sm.Covariance(grid, grid.real(torch.as_tensor(climate[kind].values))) for kind in kinds)
     truth = None
     if o.truth is not None:
-        q = load(o.truth, "truth")["q"].values[1 : n + 1]
+        whole = load(o.truth, "truth")
+        if "q" not in whole or whole["q"].dims != ("time", "lev", "y", "x") or whole["q"].shape[1:] != (2, *grid.shape):
+            raise Refused(f"{o.truth} is no truth: it needs q (time, lev, y, x) on {grid.ny} x {grid.nx} points")
+        q = whole["q"].values[1 : n + 1]
         if len(q) < n:
             raise Refused(f"{o.truth} ends before the observations: {len(q)} windows of {n}")
         truth = eq.init(torch.as_tensor(q, dtype=grid.dtype))
     return Setting(eq, step, cut, B, A, z, truth, counts(obs))
 
 
+def windows_in(obs: xr.Dataset, length: float) -> int:
+    """Number of windows that a file covers, as it says or by its last observation."""
+    if "time" not in obs.variables or obs["time"].dtype.kind not in "iuf":
+        raise Refused("the observations have no times in seconds since the start of the run")
+    times = obs["time"].values[np.isfinite(obs["time"].values)]
+    last = float(np.ceil(times.max() / length)) if times.size else 0.0
+    try:
+        n = int(obs.attrs.get("windows", last))
+    except (TypeError, ValueError, OverflowError):
+        n = 0
+    if not 1 <= n <= 10**5:
+        raise Refused(f"the observations cover no window of {length / DAY:g} days, or more than 100000")
+    return n
+
+
 # -- methods ---------------------------------------------------------------------------------------------------------
-def of_climate(climate: Tensor, background, window: Window, step, memory=None) -> Analysed:
-    """The mean of the climatology, whatever is observed."""
-    state = background._replace(z=climate.mean(0), time=window.start + window.steps * window.dt)
-    states, _ = trajectory(step, background._replace(z=climate.mean(0)), window.steps)
-    return Analysed(state, state, window.equivalents(states))
+def constant(z: Tensor, background, window: Window, step, memory=None) -> Analysed:
+    """Always the same state, whatever is observed."""
+    state = background._replace(z=z, time=window.start + window.steps * window.dt)
+    return Analysed(state, state, window.equivalents(z.expand(window.steps + 1, *z.shape)))
 
 
 def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm.State]]:
@@ -185,7 +206,8 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     inflation = o.tuned("inflation")
     local = LETKF(space, o.tuned("radius"), inflation, every=2, seed=o.seed)
     return {
-        "climatology": (partial(of_climate, s.climate), one),
+        "climatology": (partial(constant, one.z), one),
+        "persistence": (partial(constant, s.climate[order[0]]), one),
         "free": (free_run, sm.State(s.climate[order[0]])),
         "oi": (OptimalInterpolation(s.background, tolerance=1e-3), one),
         "3dvar": (ThreeDVar(s.background, tolerance=1e-2), one),

@@ -33,9 +33,7 @@ def refusing(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ValueError(f"{path} is missing, or part of it") from None
     except (IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged, or not a file of this package ({error}); start again with --overwrite"
-        ) from None
+        raise ValueError(f"{path} is damaged, or not a file of this package ({error}); make it again") from None
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

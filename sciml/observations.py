@@ -7,6 +7,7 @@ nothing is dropped silently: :func:`check` flags, :func:`counts` counts, :func:`
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,9 @@ PLACES = {
 
 
 def codes(names: Sequence[str]) -> dict[str, Any]:
-    """CF attributes of numbers that stand for names."""
+    """CF attributes of numbers that stand for names, at most 127."""
+    if len(names) > 127:
+        raise ValueError(f"at most 127 channels or platforms can be told apart, got {len(names)}")
     return {
         "units": "1",
         "flag_values": np.arange(len(names), dtype=np.int8),
@@ -88,14 +91,24 @@ def codes(names: Sequence[str]) -> dict[str, Any]:
 
 def names(obs: xr.Dataset, variable: str) -> list[str]:
     """What the numbers of ``channel``, ``platform`` or ``qc`` mean."""
+    if "flag_meanings" not in obs[variable].attrs:
+        raise ValueError(f"the numbers of {variable} have no names: the attribute 'flag_meanings' is missing")
     return str(obs[variable].attrs["flag_meanings"]).split()
+
+
+def units_of(obs: xr.Dataset) -> dict[str, str]:
+    """Unit of each channel."""
+    known = names(obs, "channel")
+    return dict(
+        zip(known, map(str, np.atleast_1d(obs["channel"].attrs.get("channel_units", ["1"] * len(known)))), strict=True)
+    )
 
 
 def number(obs: xr.Dataset, variable: str, name: str) -> int:
     """The number of a channel or platform; a name that is not there is an error that lists those that are."""
-    if name not in (known := names(obs, variable)):
+    if (spelt := name.replace(" ", "_")) not in (known := names(obs, variable)):
         raise ValueError(f"there is no {variable} {name!r}; there are {', '.join(known)}")
-    return known.index(name)
+    return known.index(spelt)
 
 
 def concatenate(parts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -106,7 +119,13 @@ def concatenate(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     known: dict[str, list[str]] = {"channel": [], "platform": []}
     units: dict[str, str] = {}
     for part in parts:
-        units |= dict(zip(names(part, "channel"), np.atleast_1d(part["channel"].attrs["channel_units"]), strict=True))
+        own = units_of(part)
+        for name in set(own) & set(units):
+            if own[name] != units[name]:
+                raise ValueError(
+                    f"channel {name} is in {units[name]} here and in {own[name]} there; convert one of them"
+                )
+        units |= own
         for variable, found in known.items():
             found += [n for n in names(part, variable) if n not in found]
     for part in parts:
@@ -124,42 +143,99 @@ def concatenate(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 # -- quality ---------------------------------------------------------------------------------------------------------
-def check(obs: xr.Dataset, start=None, end=None, box: tuple[float, float, float, float] | None = None) -> xr.Dataset:
-    """Flag what cannot be used: missing values or places, sigmas that are not positive, times outside ``(start, end]``,
-    times that run backwards within a platform, and places outside ``box = (west, east, south, north)``.
+GROSS, FEW = 20.0, 10
+"""Robust standard deviations from the median beyond which a value is a gross error; fewer values are not judged."""
 
-    Flags that are set already stay. Longitudes are compared modulo 360.
+
+def check(
+    obs: xr.Dataset, start=None, end=None, box: tuple[float, float, float, float] | None = None, gross: float = GROSS
+) -> xr.Dataset:
+    """Flag what cannot be used: missing values or places, sigmas that are not positive, times outside ``(start, end]``,
+    places outside ``box = (west, east, south, north)``, values more than ``gross`` robust standard deviations (or
+    sigmas) from the median of their channel, such as undeclared fill values, and times that run backwards within a
+    platform (as few as possible).
+
+    Flags that are set already stay. Longitudes are compared modulo 360. Raises ``ValueError`` where the data set as a
+    whole means nothing: variables are lacking, numbers stand for no channel, platform or flag, units are not those of
+    the container.
     """
-    missing = {*EVERY, "time"} - set(obs.variables)
-    if missing:
-        raise ValueError(f"this is no observation data set: it lacks {sorted(missing)}")
+    understood(obs)
     first, second = ("lon", "lat") if "lon" in obs.variables else ("x", "y")
-    qc = obs["qc"].values.copy()
-    time = obs["time"].values
+    qc, time = obs["qc"].values.copy(), obs["time"].values
+    value, sigma, channel = (obs[name].values for name in ("value", "sigma", "channel"))
     here = [obs[name].values for name in (first, second)]
     timeless = np.isnat(time) if np.issubdtype(time.dtype, np.datetime64) else ~np.isfinite(time)
 
     def flag(where: np.ndarray, reason: str) -> None:
         qc[(qc == 0) & where] = QC[reason]
 
-    flag(~np.isfinite(obs["value"].values) | timeless | ~np.isfinite(here[0]) | ~np.isfinite(here[1]), "missing")
+    nowhere = ~np.isfinite(here[0]) | ~np.isfinite(here[1])
+    if first == "lon":
+        with np.errstate(invalid="ignore"):
+            nowhere |= (np.abs(here[0]) > 720) | (np.abs(here[1]) > 90)
+    flag(~np.isfinite(value) | timeless | nowhere, "missing")
     with np.errstate(invalid="ignore"):
-        flag(~((obs["sigma"].values > 0) & np.isfinite(obs["sigma"].values)), "bad_sigma")
-    for code in np.unique(obs["platform"].values):
-        own = np.flatnonzero((obs["platform"].values == code) & ~timeless)
-        latest = np.maximum.accumulate(time[own]) if own.size else own
-        back = np.zeros(qc.shape, bool)
-        back[own[time[own] < latest]] = True
-        flag(back, "time_order")
-    if start is not None:
-        flag(~timeless & ~(time > start), "outside_window")
-    if end is not None:
-        flag(~timeless & ~(time <= end), "outside_window")
+        flag(~((sigma > 0) & np.isfinite(sigma)), "bad_sigma")
+        if start is not None:
+            flag(~timeless & ~(time > start), "outside_window")
+        if end is not None:
+            flag(~timeless & ~(time <= end), "outside_window")
     if box is not None:
         west, east, south, north = box
-        across = (here[0] - west) % 360.0 > east - west if first == "lon" else (here[0] < west) | (here[0] > east)
-        flag(across | (here[1] < south) | (here[1] > north), "outside_domain")
+        with np.errstate(invalid="ignore"):
+            across = (here[0] - west) % 360.0 > east - west if first == "lon" else (here[0] < west) | (here[0] > east)
+            flag(across | (here[1] < south) | (here[1] > north), "outside_domain")
+    for code in np.unique(channel):
+        own = np.flatnonzero((channel == code) & (qc == 0))
+        if own.size >= FEW:
+            usual = np.median(sigma[own])
+            wide = np.zeros(qc.shape, bool)
+            wide[own] = sigma[own] > 1e6 * usual
+            flag(wide, "bad_sigma")
+            off = np.abs(value[own] - np.median(value[own]))
+            wild = np.zeros(qc.shape, bool)
+            wild[own] = off > gross * max(1.4826 * float(np.median(off)), float(usual))
+            flag(wild, "gross_error")
+    for code in np.unique(obs["platform"].values):
+        own = np.flatnonzero((obs["platform"].values == code) & (qc == 0))
+        back = np.zeros(qc.shape, bool)
+        back[np.delete(own, ascending(time[own]))] = True
+        flag(back, "time_order")
     return obs.assign(qc=("obs", qc, obs["qc"].attrs))
+
+
+def understood(obs: xr.Dataset) -> None:
+    """Raise ``ValueError`` unless variables, numbers that stand for names, and units are those of the container."""
+    if missing := {*EVERY, "time"} - set(obs.variables):
+        raise ValueError(f"this is no observation data set: it lacks {sorted(missing)}")
+    pairs = [p for p in (("x", "y"), ("lon", "lat")) if set(p) <= set(obs.variables)]
+    if len(pairs) != 1:
+        raise ValueError("this is no observation data set: it needs either x and y, or lon and lat")
+    for variable in ("channel", "platform", "qc"):
+        known, found = names(obs, variable), obs[variable].values
+        if found.size and not (found.min() >= 0 and found.max() < len(known)):
+            raise ValueError(f"numbers of {variable} must be 0 to {len(known) - 1}: {', '.join(known)}")
+    wanted = {name: PLACES[name]["units"] for name in pairs[0]}
+    wanted |= {} if np.issubdtype(obs["time"].dtype, np.datetime64) else {"time": "s"}
+    for name, unit in wanted.items():
+        if (stated := str(obs[name].attrs.get("units", unit))) not in (unit, "seconds", "degrees"):
+            raise ValueError(f"{name} must be in {unit}, not in {stated!r}; convert it first")
+
+
+def ascending(times: np.ndarray) -> np.ndarray:
+    """Places of a longest part of a series that never falls (Fredman 1975): the others are the fewest to leave out."""
+    if not times.size or bool(np.all(times[1:] >= times[:-1])):
+        return np.arange(times.size)
+    ends: list[Any] = []
+    last, before = [], np.full(times.size, -1)
+    for i, t in enumerate(times.tolist()):
+        k = bisect_right(ends, t)
+        before[i] = last[k - 1] if k else -1
+        ends[k : k + 1], last[k : k + 1] = [t], [i]
+    chain = [last[-1]]
+    while before[chain[-1]] >= 0:
+        chain.append(int(before[chain[-1]]))
+    return np.array(chain[::-1])
 
 
 def counts(obs: xr.Dataset) -> dict[str, int]:
@@ -193,7 +269,7 @@ def thin(obs: xr.Dataset, every: int) -> xr.Dataset:
 
 def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0) -> xr.Dataset:
     """Means of the good observations of a platform and channel in cells of ``dx`` (in units of the places) and ``dt``
-    (seconds), weighted by ``1 / sigma^2``, at their mean place and time.
+    (seconds), weighted by ``1 / sigma^2``, at their mean place and time; the others are left out.
 
     ``correlated`` is the part of the error variance that all observations of a cell share:
     ``sigma^2 = correlated sigma_0^2 + (1 - correlated) / sum(1 / sigma_i^2)``, with ``sigma_0^2`` their harmonic mean.
@@ -224,7 +300,7 @@ def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0) -> x
     out = out.assign_coords(time=("obs", when, used["time"].attrs))
     out = out.assign_coords({c: ("obs", mean(used[c].values), used[c].attrs) for c in (first, second)})
     variance = correlated * n / total + (1 - correlated) / total
-    new = {"value": mean(used["value"].values), "sigma": np.sqrt(variance)}
+    new = {"sigma": np.sqrt(variance)} | {c: mean(used[c].values) for c in ("value", "omb", "oma") if c in used}
     out = out.assign({c: ("obs", v, used[c].attrs) for c, v in new.items()})
     out = out.assign(count=("obs", n.astype(np.int32), {"units": "1", "long_name": "observations in the mean"}))
     return out.isel(obs=np.argsort(out["time"].values, kind="stable"))

@@ -19,7 +19,7 @@ import xarray as xr
 from torch import Tensor
 
 from sciml.grid import Grid
-from sciml.observations import good, names
+from sciml.observations import check, good, names, understood, units_of
 
 Quantity = Callable[[Tensor], Tensor]
 GRAVITY = 9.81
@@ -142,6 +142,12 @@ class Operator:
         Raises ``ValueError`` for channels that the operator does not know and for times outside the window.
         """
         mine = {c.name: c for c in self.channels}
+        understood(obs)
+        if "x" not in obs.variables:
+            raise ValueError("the operator of a model needs observations with x and y in its box, not lon and lat")
+        for name, unit in units_of(obs).items():
+            if name in mine and unit not in ("1", mine[name].units):
+                raise ValueError(f"channel {name} is observed in {unit}, the operator expects {mine[name].units}")
         if unknown := {names(obs, "channel")[int(c)] for c in np.unique(obs["channel"])} - mine.keys():
             raise ValueError(f"the operator has no channel {', '.join(sorted(unknown))}; it has {', '.join(mine)}")
         time = (obs["time"].values - start) / dt
@@ -195,6 +201,11 @@ def lagrange(x, x0: float, dx: float, n: int) -> tuple[np.ndarray, np.ndarray]:
     return (first[:, None] + np.arange(-1, 3)) % n, np.stack(weights, -1)
 
 
+def box_of(grid: Grid) -> tuple[float, float, float, float]:
+    """West, east, south and north edge of a periodic grid, half a cell before its first points included."""
+    return grid.x0 - grid.dx / 2, grid.x0 + grid.Lx, grid.y0 - grid.dy / 2, grid.y0 + grid.Ly
+
+
 # -- windows ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Window:
@@ -227,12 +238,14 @@ class Window:
 
 
 def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps: int, n: int) -> list[Window]:
-    """``n`` windows of ``steps`` model steps, one after the other; only good observations are used."""
-    used = good(obs)
+    """``n`` windows of ``steps`` model steps, one after the other; only observations that pass
+    :func:`~sciml.observations.check` within the grid's box are used."""
+    grid = operator.grid
+    if np.any(np.diff(good(obs)["time"].values) < 0):
+        raise ValueError("observations must be sorted by time; use observations.concatenate or sortby('time')")
+    used = good(check(obs, start, start + n * steps * dt, box_of(grid)))
     time = used["time"].values
     edges = start + dt * steps * np.arange(n + 1)
     cuts = np.searchsorted(time, edges, side="right")
-    if np.any(np.diff(time) < 0):
-        raise ValueError("observations must be sorted by time; use observations.concatenate or sortby('time')")
     return [Window(used.isel(obs=slice(a, b)), operator, float(t), dt, steps)
             for a, b, t in zip(cuts[:-1], cuts[1:], edges[:-1], strict=True)]  # fmt: skip

@@ -56,7 +56,7 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
 def block_bootstrap(values, block: int, seed: int, samples: int = 2000, level: float = 0.95) -> list[float]:
     """Interval of the mean of a correlated series, from means of resampled blocks (Kunsch 1989, moving blocks)."""
     values = np.asarray(values, dtype=float)
-    n, block = len(values), max(1, min(block, len(values)))
+    n, block = len(values), max(1, min(block, len(values) // 2))
     starts = np.random.default_rng(seed).integers(0, n - block + 1, (samples, -(-n // block)))
     picked = values[(starts[..., None] + np.arange(block)).reshape(samples, -1)[:, :n]]
     tail = (1 - level) / 2

@@ -71,6 +71,8 @@ def channel(grid: Grid, definition: dict[str, Any]) -> Channel:
     Kinds: ``ssh`` (f0), ``level`` (lev), ``u``, ``v``, ``speed`` (lev), ``radiance`` (weights, scale); each may have a
     ``footprint`` [m].
     """
+    if not isinstance(definition, dict) or not {"name", "kind", "sigma", "units"} <= definition.keys():
+        raise ValueError(f"the definition of a channel needs name, kind, sigma and units, got {definition}")
     d = dict(definition)
     name, kind, sigma, units = (d.pop(key) for key in ("name", "kind", "sigma", "units"))
     radius = d.pop("footprint", 0.0)
@@ -84,7 +86,10 @@ def channel(grid: Grid, definition: dict[str, Any]) -> Channel:
     }
     if kind not in makers:
         raise ValueError(f"channel {name!r} is of the unknown kind {kind!r}; there are {', '.join(makers)}")
-    quantity: Quantity = makers[kind](**d)
+    try:
+        quantity: Quantity = makers[kind](**d)
+    except TypeError as error:
+        raise ValueError(f"channel {name!r} of kind {kind} is not defined right: {error}") from None
     return Channel(name, footprint(quantity, grid, radius) if radius else quantity, sigma, units)
 
 
@@ -97,7 +102,13 @@ def operator_of(obs: xr.Dataset, eq: TwoLayerQG) -> Operator:
     """The operator that an observation file describes in its attribute ``channels``."""
     if "channels" not in obs.attrs:
         raise ValueError("the observations do not say what their channels measure: the attribute 'channels' is missing")
-    return operator(eq, json.loads(obs.attrs["channels"]))
+    try:
+        definitions = json.loads(obs.attrs["channels"])
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"the attribute 'channels' of the observations is no list of channels: {error}") from None
+    if not isinstance(definitions, list):
+        raise ValueError("the attribute 'channels' of the observations is no list of channels")
+    return operator(eq, definitions)
 
 
 def network(H: Operator, rng: np.random.Generator | None = None) -> list[Instrument]:

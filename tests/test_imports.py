@@ -14,7 +14,7 @@ LAYERS = [
     {"equation", "files"},
     {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "field", "nn", "initial"},
     {"assim", "discover", "insr", "prose", "surrogate", "train"},
-    {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "readers", "evaluate", "charts"},
+    {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "foreign", "readers", "evaluate", "charts"},
 ]
 """From the bottom up; a module may import its own layer and those before it (design.md)."""
 

@@ -6,6 +6,7 @@ import pytest
 from sciml.grid import Grid
 from sciml.observations import (
     QC,
+    ascending,
     check,
     concatenate,
     counts,
@@ -44,25 +45,100 @@ def test_what_does_not_fit_is_refused(changes):
 
 def test_everything_unusable_is_flagged_and_counted():
     obs = container(
-        9,
-        value=np.array([0, np.nan, 2, 3, 4, 5, 6, 7, 8.0]),
-        sigma=np.array([1, 1, -1, 0, np.nan, 1, 1, 1, 1]),
-        time=np.array([1, 2, 3, 4, 5, 6, 5.5, 99, 7]),
-        x=np.array([0, 0, 0, 0, 0, 50, 0, 0, np.inf]),
+        11,
+        value=np.array([0, np.nan, 2, 3, 4, 5, 6, 7, 8, 9, 9.0]),
+        sigma=np.array([1, 1, -1, 0, np.nan, 1, 1, 1, 1, 1, 1]),
+        time=np.array([1, 2, 3, 4, 5, 6, 9, 99, 7, 7.5, 8]),
+        x=np.array([0, 0, 0, 0, 0, 50, 0, 0, np.inf, 0, 0]),
     )
     checked = check(obs, 0.0, 10.0, (0, 10, -1, 1))
-    reasons = ["good", "missing", *["bad_sigma"] * 3, "outside_domain", "time_order", "outside_window", "missing"]
+    reasons = [
+        "good",
+        "missing",
+        *["bad_sigma"] * 3,
+        "outside_domain",
+        "time_order",
+        "outside_window",
+        "missing",
+        "good",
+        "good",
+    ]
     assert checked["qc"].values.tolist() == [QC[r] for r in reasons]
     assert counts(checked) == {
-        "good": 1,
+        "good": 3,
         "missing": 2,
         "bad_sigma": 3,
         "outside_domain": 1,
         "outside_window": 1,
         "time_order": 1,
     }
-    assert good(checked).sizes["obs"] == 1
-    assert good(check(checked)).sizes["obs"] == 1, "flags stay"
+    assert good(checked).sizes["obs"] == 3
+    assert good(check(checked)).sizes["obs"] == 3, "flags stay"
+
+
+@pytest.mark.parametrize("fill", [-9999.0, 1e20, 9.96921e36, -2147483648.0])
+def test_undeclared_fill_values_are_gross_errors(fill):
+    value = np.random.default_rng(0).normal(size=40)
+    value[[3, 20]] = fill
+    sigma = np.ones(40)
+    sigma[7] = abs(fill) * 1e4
+    checked = check(container(40, value=value, sigma=sigma))
+    assert np.flatnonzero(checked["qc"] == QC["gross_error"]).tolist() == [3, 20]
+    assert np.flatnonzero(checked["qc"] == QC["bad_sigma"]).tolist() == [7]
+    assert counts(check(container(40, value=10 * value), gross=np.inf)) == {"good": 40}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda ds: ds.assign(channel=ds["channel"] - 1), "numbers of channel must be 0 to 0: value"),
+    (lambda ds: ds.assign(platform=ds["platform"] + 9), "numbers of platform must be 0 to 0"),
+    (lambda ds: ds.assign(qc=ds["qc"] + 50), "numbers of qc must be 0 to 9"),
+    (lambda ds: ds.drop_vars("sigma"), r"lacks \['sigma'\]"),
+    (lambda ds: ds.drop_vars("x"), "needs either x and y, or lon and lat"),
+    (lambda ds: ds.assign_coords(time=ds["time"].assign_attrs(units="days since 2000-01-01")), "time must be in s"),
+    (lambda ds: ds.assign_coords(x=ds["x"].assign_attrs(units="km")), "x must be in m, not in 'km'"),
+    (lambda ds: ds.assign(channel=ds["channel"].drop_attrs()), "'flag_meanings' is missing"),
+])  # fmt: skip
+def test_data_sets_that_mean_nothing_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        check(change(container(5)))
+
+
+def test_channels_in_two_units_are_not_joined():
+    parts = [observations([1.0], 1.0, 0.0, 0.0, 0.0, channels=["ssh"], units=[unit]) for unit in ("m", "cm")]
+    with pytest.raises(ValueError, match="ssh is in m here and in cm there"):
+        concatenate(parts)
+    with pytest.raises(ValueError, match="at most 127"):
+        observations([1.0], 1.0, 0.0, 0.0, 0.0, channels=[f"c{i}" for i in range(200)])
+
+
+def test_one_wrong_clock_costs_one_observation():
+    time = np.arange(10.0)
+    time[4] = 1e8
+    assert np.flatnonzero(check(container(10, time=time))["qc"]).tolist() == [4]
+    time[4] = -5.0
+    assert np.flatnonzero(check(container(10, time=time))["qc"]).tolist() == [4]
+    rng = np.random.default_rng(0)
+    shuffled = rng.permutation(60).astype(float)
+    chain = ascending(shuffled)
+    assert bool(np.all(np.diff(shuffled[chain]) > 0))
+    best = np.ones(60, int)  # the longest rising part by the quadratic recurrence
+    for i in range(60):
+        best[i] += max((best[j] for j in range(i) if shuffled[j] < shuffled[i]), default=0)
+    assert len(chain) == best.max()
+
+
+def test_no_dates_at_all():
+    never = np.array(["NaT", "NaT"], "M8[ns]")
+    assert counts(check(observations([1.0, 2.0], 1.0, never, lon=[0.0, 1.0], lat=[0.0, 0.0]))) == {"missing": 2}
+    far = observations([1.0, 2.0], 1.0, [0.0, 1.0], lon=[2147483647.0, 1.0], lat=[0.0, 91.0])
+    assert counts(check(far)) == {"missing": 2}
+
+
+def test_means_of_departures():
+    obs = container(4, value=np.arange(4.0), time=np.zeros(4))
+    mean = superob(with_departures(obs, np.zeros(4), np.ones(4)), 1e9, 10.0)
+    assert float(mean["omb"][0]) == pytest.approx(1.5)
+    assert float(mean["oma"][0]) == pytest.approx(0.5)
 
 
 def test_the_window_is_open_at_its_start_and_closed_at_its_end():

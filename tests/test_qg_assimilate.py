@@ -26,6 +26,11 @@ SHORT = "--method oi --days 5 --members 4".split()
     (["--observations", "nowhere.nc"], r"no observations at nowhere.nc; make it with"),
     (["--leave-out", "nobody"], r"no platform 'nobody'; there are altimeter_1"),
     (["--method", "letkf", "--radius", "-1"], r"radius must be positive"),
+    (["--days", "inf"], r"--days must be from 5 to 400"),
+    (["--skip-days", "-20"], r"--skip-days must be at least 0"),
+    (["--inflation", "0"], r"--inflation must be at least 0.1, got 0"),
+    (["--model-error", "nan"], r"--model-error must be at least 0, got nan"),
+    (["--truth", "data/qg_satellite_climatology.nc"], r"is no truth: it needs q \(time, lev, y, x\)"),
 ])  # fmt: skip
 def test_requests_that_cannot_be_met(call, tmp_path, arguments, message):
     refused(call(*SHORT, "--out", tmp_path / "o", *arguments, case=CASE), message)
@@ -43,17 +48,36 @@ def test_damaged_observations_are_refused(call, tmp_path):
     refused(ended, "do not say what their channels measure")
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda ds: ds.assign(qc=0 * ds["qc"] + 7), "none of the observations may be used; flags: {'edited': "),
+    (lambda ds: ds.isel(obs=slice(0, 0)).assign_attrs(windows=10), "none of the obs.*none at all"),
+    (lambda ds: ds.assign(channel=ds["channel"] - 1), "numbers of channel must be 0 to 4"),
+    (lambda ds: ds.assign_coords(time=ds["time"].assign_attrs(units="days since 2000-01-01")), "time must be in s"),
+    (lambda ds: ds.assign(channel=ds["channel"].assign_attrs(channel_units=["cm"] * 5)), "is observed in cm"),
+    (lambda ds: ds.drop_vars("time"), "no times in seconds"),
+    (lambda ds: ds.assign_attrs(channels="{"), "no list of channels"),
+    (lambda ds: ds.assign_attrs(channels='[{"name": "ssh"}]'), "needs name, kind, sigma and units"),
+    (lambda ds: ds.assign_attrs(windows="many"), "cover no window of 5 days"),
+])  # fmt: skip
+def test_files_that_mean_nothing_are_refused_before_anything_is_written(change, message, call, tmp_path):
+    with xr.open_dataset(ROOT / "data" / "qg_satellite.nc", decode_times=False) as ds:
+        write_netcdf(change(ds.load()), tmp_path / "bad.nc")
+    refused(call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "bad.nc", case=CASE), message)
+    assert not list((tmp_path / "o").glob("*"))
+
+
 def test_unusable_observations_are_counted_and_not_used(call, tmp_path):
     with xr.open_dataset(ROOT / "data" / "qg_satellite.nc", decode_times=False) as ds:
         ds = ds.load()
     ds["value"][:7] = np.nan
     ds["sigma"][7:10] = -1.0
     ds["x"][10:12] = 9e9
+    ds["value"][12:16] = 9.96921e36
     write_netcdf(ds, tmp_path / "bad.nc")
     ended = call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "bad.nc", case=CASE)
     assert ended.status == 0
     flags = json.loads((tmp_path / "o" / "summary.json").read_text())["results"]["flags"]
-    assert (flags["missing"], flags["bad_sigma"], flags["outside_domain"]) == (7, 3, 2)
+    assert (flags["missing"], flags["bad_sigma"], flags["outside_domain"], flags["gross_error"]) == (7, 3, 2, 4)
     with xr.open_dataset(tmp_path / "o" / "departures.nc", decode_times=False) as departures:
         assert departures.sizes["obs"] == flags["good"]
         assert np.isfinite(departures["omb"].values).all()

@@ -161,6 +161,39 @@ def test_files_that_are_not_there_or_damaged_are_named(reader, tmp_path):
         reader(tmp_path / "other.nc")
 
 
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.99])
+def test_classic_files_that_were_cut_short_are_refused(keep, tmp_path):
+    """The library reads the bytes that are not there as zeros."""
+    n = np.arange(2000.0)
+    ds = readers.level3(n / 1e4, n / 100, 0 * n, 0 * n + 0.1, "a", "t")
+    ds.to_netcdf(tmp_path / "whole.nc", format="NETCDF3_CLASSIC")
+    assert counts(readers.duacs_l3(tmp_path / "whole.nc")) == {"good": 2000}
+    data = (tmp_path / "whole.nc").read_bytes()
+    (tmp_path / "cut.nc").write_bytes(data[: int(keep * len(data))])
+    with pytest.raises(ValueError, match=r"cut.nc is damaged or no netCDF file \(it is cut short"):
+        readers.duacs_l3(tmp_path / "cut.nc")
+
+
+@real
+def test_the_jason_file_cut_short(tmp_path):
+    (tmp_path / "cut.nc").write_bytes(JASON.read_bytes()[:-1500])
+    with pytest.raises(ValueError, match="it is cut short"):
+        readers.jason_gdr(tmp_path / "cut.nc")
+
+
+def test_the_librarys_fill_value_beside_a_declared_one(tmp_path):
+    height = np.array([100, 200, -2147483647, -1, 300], np.int32)
+    ds = xr.Dataset({
+        "sla_unfiltered": ("time", height, {"units": "m", "scale_factor": 1e-3, "missing_value": np.int32(-1)}),
+        "time": ("time", np.arange(5.0), {"units": "days since 1950-01-01", "standard_name": "time"}),
+        "longitude": ("time", np.arange(5.0)), "latitude": ("time", np.zeros(5)),
+    })  # fmt: skip
+    ds.to_netcdf(tmp_path / "a.nc", encoding={"sla_unfiltered": {"_FillValue": None}})
+    obs = readers.duacs_l3(tmp_path / "a.nc")
+    assert counts(obs) == {"good": 3, "missing": 2}
+    assert good(obs)["value"].values.tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (dict(time=("time", [0.0, 1, 2, 3], {"units": "1", "standard_name": "time"})), "no dates|units must be"),
     (dict(sla_unfiltered=("time", [0.0, 1, 2, 3], {"units": "K"})), "is in 'K', a height is in m, cm, mm"),

@@ -117,8 +117,7 @@ class EnKF:
                 if self.rotate:
                     w = W.mean(1, keepdim=True)
                     W = w + (W - w) @ rotation(len(Y), generator).to(W)
-                z, seen = combined(z, W), combined(equivalents, W).mean(0)
-            z = inflated(z, self.inflation)
+                z, seen = inflated(combined(z, W), self.inflation), combined(equivalents, W).mean(0)
         info = spread_info(window, equivalents)
         return Analysed(restarted(end, z), end, equivalents, generator.get_state(), info, seen)
 
@@ -155,11 +154,15 @@ def rotation(N: int, generator: torch.Generator) -> Tensor:
     return basis @ inner @ basis.mT
 
 
+SALT = 1_000_003
+"""Added to seeds, so that a filter's numbers are not those with which its user drew the ensemble from the same seed."""
+
+
 def generator_of(memory: Tensor | None, seed: int) -> torch.Generator:
     """The generator as the last cycle left it."""
     generator = torch.Generator()
     if memory is None:
-        return generator.manual_seed(seed)
+        return generator.manual_seed(seed + SALT)
     generator.set_state(memory)
     return generator
 

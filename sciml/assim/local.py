@@ -74,7 +74,7 @@ class LETKF:
                 z = self.applied(inflated(z, math.sqrt(inflation)), W)
                 nearest = W.mean(-1)[self.nearest(window)]
                 seen = seen + window.sigma * math.sqrt(inflation) * (nearest * Y.mT).sum(-1)
-            z = inflated(z, self.inflation)
+                z = inflated(z, self.inflation)
         info = spread_info(window, equivalents) | {"inflation": inflation}
         return Analysed(restarted(end, z), end, equivalents, Memory(generator.get_state(), inflation), info, seen)
 
