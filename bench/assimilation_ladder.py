@@ -11,6 +11,7 @@ minutes on one core, an analysis run as long as cases/qg_assimilate.py says.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ class Options:
     """Length of each truth."""
     skip_days: float = 150.0
     """Days at the start that scores leave out."""
-    arguments: tuple[str, ...] = ()
-    """More arguments of cases/qg_assimilate.py, such as --arguments=--model --arguments=imperfect."""
+    arguments: str = ""
+    """More arguments of cases/qg_assimilate.py, such as --arguments="--model imperfect"."""
     name: str = ""
     """Added to the methods' names in folders, for runs with other arguments."""
     out: Path = ROOT / "runs" / "ladder"
@@ -71,7 +72,7 @@ def scores(o: Options, folder: Path, seed: int, method: str) -> dict[str, float]
         line = [sys.executable, str(ROOT / "cases" / "qg_assimilate.py"), "--method", method, "--seed", str(seed)]
         line += ["--observations", str(folder / f"observations{seed}.nc"), "--truth", str(folder / "truth.nc")]
         line += ["--days", str(o.days), "--skip-days", str(o.skip_days), "--out", str(out)]
-        ended = subprocess.run([*line, *o.arguments], capture_output=True, text=True)
+        ended = subprocess.run([*line, *shlex.split(o.arguments)], capture_output=True, text=True)
         print(f"{folder.name} seed {seed} {method}{o.name}: exit {ended.returncode}", flush=True)
         if ended.returncode:
             print(ended.stderr[-400:], flush=True)

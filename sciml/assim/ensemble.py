@@ -98,7 +98,8 @@ class EnKF:
     """A global ensemble filter.
 
     ``inflation`` multiplies the anomalies after the analysis; ``rotate`` mixes them by a random rotation that keeps the
-    mean, which square-root filters of nonlinear models need (Sakov & Oke 2008b).
+    mean, which square-root filters of nonlinear models need (Sakov & Oke 2008b). ``seed`` should not be the one from
+    which torch drew the first ensemble: its numbers would come again as perturbations of the observations.
     """
 
     weights: Weights = square_root
@@ -154,15 +155,11 @@ def rotation(N: int, generator: torch.Generator) -> Tensor:
     return basis @ inner @ basis.mT
 
 
-SALT = 1_000_003
-"""Added to seeds, so that a filter's numbers are not those with which its user drew the ensemble from the same seed."""
-
-
 def generator_of(memory: Tensor | None, seed: int) -> torch.Generator:
     """The generator as the last cycle left it."""
     generator = torch.Generator()
     if memory is None:
-        return generator.manual_seed(seed + SALT)
+        return generator.manual_seed(seed)
     generator.set_state(memory)
     return generator
 
