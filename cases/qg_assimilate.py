@@ -49,7 +49,7 @@ LEADS = 12
 LAYERS = ["layer 1", "layer 2 (seen by the radiometer only)"]
 ERROR = "error of ψ / climatological std"
 TUNED: dict[str, dict[str, Any]] = {
-    "perfect": dict(radius=35e3, inflation=1.045, lag=4, model_error=0.0),
+    "perfect": dict(radius=40e3, inflation=1.045, lag=4, model_error=0.0),
     "imperfect": dict(radius=30e3, inflation=1.1, lag=2, model_error=0.3),
 }
 """Best of a training truth for 40 members: bench/assimilation_tuning.py."""
