@@ -145,6 +145,8 @@ def prepare(o: Options) -> Setting:
         if not length <= o.days * DAY < (available + 1) * length:
             raise Refused(f"--days must be from {length / DAY:g} to {available * length / DAY:g}, got {o.days:g}")
         n = int(o.days * DAY / length)
+    if o.skip_days is not None and o.skip_days * DAY >= n * length:
+        raise Refused(f"--skip-days must be less than the {n * length / DAY:g} days there are, got {o.skip_days:g}")
     for platform in o.leave_out:
         obs = without(obs, platform)
     grid = eq.grid

@@ -93,6 +93,7 @@ def from_dataset(ds: xr.Dataset, eq: Equation, time: int = -1) -> Tensor:
         raise ValueError(f"the data set is on a grid of {found.shape} points (y, x), the model on {own.shape}")
     if not (math.isclose(found.Lx, own.Lx, rel_tol=1e-4) and math.isclose(found.Ly, own.Ly, rel_tol=1e-4)):
         raise ValueError(f"the data set covers a box of {found.Lx:g} x {found.Ly:g}, the model {own.Lx:g} x {own.Ly:g}")
+    ds = ds.sortby("lev") if "lev" in ds["q"].coords and ds["q"]["lev"].ndim else ds
     q = ds["q"].isel(time=time) if "time" in ds["q"].dims else ds["q"]
     return eq.grid.real(torch.as_tensor(q.transpose(..., "lev", "y", "x").values))
 

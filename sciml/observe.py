@@ -141,7 +141,7 @@ class Operator:
 
         Raises ``ValueError`` for channels that the operator does not know and for times outside the window.
         """
-        mine = {c.name: c for c in self.channels}
+        mine = {c.name.replace(" ", "_"): c for c in self.channels}
         understood(obs)
         if "x" not in obs.variables:
             raise ValueError("the operator of a model needs observations with x and y in its box, not lon and lat")
@@ -241,6 +241,11 @@ def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps:
     """``n`` windows of ``steps`` model steps, one after the other; only observations that pass
     :func:`~sciml.observations.check` within the grid's box are used."""
     grid = operator.grid
+    understood(obs)
+    if np.issubdtype(obs["time"].dtype, np.datetime64):
+        raise ValueError("windows need times in seconds since the start of the run, not dates; subtract the start")
+    if not (dt > 0 and steps >= 1 and steps == int(steps) and n >= 1):
+        raise ValueError(f"windows need dt > 0 and whole numbers steps and n from 1, got {dt}, {steps} and {n}")
     if np.any(np.diff(good(obs)["time"].values) < 0):
         raise ValueError("observations must be sorted by time; use observations.concatenate or sortby('time')")
     used = good(check(obs, start, start + n * steps * dt, box_of(grid)))

@@ -187,3 +187,19 @@ def test_windows_share_out_all_observations(rng):
     assert [w.start for w in cut] == [0.0, 4.0, 8.0]
     with pytest.raises(ValueError, match="sorted by time"):
         windows(obs.isel(obs=slice(None, None, -1)), H, 0.0, 1.0, 4, 3)
+
+
+def test_windows_of_dates_or_of_no_length_are_refused():
+    grid = Grid(8, Lx=8.0)
+    H = Operator(grid, lambda z: z, (Channel("sea level", level(1), 1.0),))
+    obs = observations([1.0], 1.0, 1.0, 0.0, 0.0, channels=["sea level"])
+    assert len(windows(obs, H, 0.0, 1.0, 2, 1)[0]) == 1, "names with spaces are names"
+    dated = observations([1.0], 1.0, np.array(["2000-01-01"], "M8[ns]"), 0.0, 0.0, channels=["sea level"])
+    with pytest.raises(ValueError, match="not dates"):
+        windows(dated, H, 0.0, 1.0, 2, 1)
+    for dt, steps, n in ((-1.0, 2, 1), (1.0, 0, 1), (1.0, 2, 0)):
+        with pytest.raises(ValueError, match="whole numbers steps and n from 1"):
+            windows(obs, H, 0.0, dt, steps, n)
+    far = observations([1.0], 1.0, 1.0, lon=[0.0], lat=[0.0], channels=["sea level"])
+    with pytest.raises(ValueError, match="not lon and lat"):
+        H.samples(far, 0.0, 1.0, 2)

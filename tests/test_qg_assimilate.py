@@ -28,6 +28,7 @@ SHORT = "--method oi --days 5 --members 4".split()
     (["--method", "letkf", "--radius", "-1"], r"radius must be positive"),
     (["--days", "inf"], r"--days must be from 5 to 400"),
     (["--skip-days", "-20"], r"--skip-days must be at least 0"),
+    (["--skip-days", "20"], r"--skip-days must be less than the 5 days there are, got 20"),
     (["--inflation", "0"], r"--inflation must be at least 0.1, got 0"),
     (["--model-error", "nan"], r"--model-error must be at least 0, got nan"),
     (["--truth", "data/qg_satellite_climatology.nc"], r"is no truth: it needs q \(time, lev, y, x\)"),

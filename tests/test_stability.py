@@ -1,12 +1,14 @@
 """Linear stability and vertical modes against the literature."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from sciml import Grid, LayeredQG, State, TwoLayerQG, rk4, stability, vertical_modes
+from sciml.equation.base import Term
 from sciml.equation.stability import stability_of_profile
 from tests.conftest import relative
 
@@ -131,3 +133,15 @@ def test_vertical_modes():
     radii, phi = vertical_modes(three)
     assert relative(phi * three.fraction @ phi.mT, torch.eye(3)) < 1e-12
     assert relative((three.S @ phi.mT).mT, -phi / radii[:, None] ** 2) < 1e-10
+
+
+def test_terms_of_varying_coefficients_are_refused():
+    grid = Grid(16, Lx=1e6)
+    eq = LayeredQG(grid=grid, H=(300.0, 700.0), gprime=(0.02,), U=(0.1, 0.0), beta=1e-11)
+    hill = 1e-5 * torch.rand(16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="topography of q2: coefficients that vary in space"):
+        stability(replace(eq, topography=hill))
+    with pytest.raises(ValueError, match="wave of q1: coefficients"):
+        stability(eq + Term("q1", "wave", "1e-6*sin(6.28e-6*y)*q1"))
+    nonlinear = stability(eq + Term("q1", "product", "1e-3*q1*q2*q2"))
+    assert torch.equal(nonlinear.growth, stability(eq).growth)

@@ -63,6 +63,16 @@ def forecast(step: Step, background: State, window: Window) -> tuple[Tensor, Sta
         return states, end, window.equivalents(states)
 
 
+def single(background: State) -> State:
+    """The background of a method that has one state; raises ``ValueError`` for an ensemble."""
+    if background.z.ndim != 3:
+        raise ValueError(
+            f"this analysis takes one state, (n, *modes), not an ensemble of shape {tuple(background.z.shape)}; "
+            "give it the mean, or each member on its own"
+        )
+    return background
+
+
 def restarted(state: State, z: Tensor) -> State:
     """The state with other fields; tendencies remembered by multi-step methods do not belong to them."""
     return state._replace(z=z, memory=())

@@ -90,16 +90,16 @@ def cycle(
         h = result.background_equivalents
         if ensemble:
             spread.append(read(state.z).std(0))
-        mean, std = (h.mean(0), h.std(0)) if ensemble else (h, torch.zeros_like(h))
+        mean = h.mean(0) if ensemble else h
+        std = h.std(0) if ensemble and h.numel() else torch.zeros_like(mean)
         seen = mean if result.analysis_equivalents is None else result.analysis_equivalents
         departures.append(Departures(window.value - mean, window.value - seen, std))
         info.append(result.info or {})
         if each is not None:
             extra.append(each(i, result))
-    return Record(
-        torch.tensor(times), torch.stack(background), torch.stack(analysed), torch.stack(spread) if spread else None,
-        departures, state, info, extra,
-    )  # fmt: skip
+    spreads = torch.stack(spread) if spread else None
+    fields = torch.stack(background), torch.stack(analysed), spreads
+    return Record(torch.tensor(times, dtype=torch.float64), *fields, departures, state, info, extra)
 
 
 def tune(score: Callable[..., float], grid: dict[str, Sequence[float]]) -> tuple[dict[str, float], dict[tuple, float]]:

@@ -107,6 +107,13 @@ class EnKF:
     rotate: bool = False
     seed: int = 0
 
+    def __post_init__(self):
+        if not callable(self.weights) or not 0 < self.inflation < math.inf:
+            raise ValueError(
+                f"weights must be a function such as ensemble.square_root and inflation positive, got {self.weights!r} "
+                f"and {self.inflation}"
+            )
+
     def __call__(self, background: State, window: Window, step: Step, memory: Tensor | None = None) -> Analysed:
         generator = generator_of(memory, self.seed)
         _, end, equivalents = forecast(step, background, window)

@@ -55,6 +55,8 @@ class LETKF:
     def __post_init__(self):
         if not self.radius > 0:
             raise ValueError(f"the localisation radius must be positive, got {self.radius}")
+        if not 0 < self.inflation < math.inf:
+            raise ValueError(f"inflation must be a positive number, got {self.inflation}")
         if self.every < 1 or any(n % self.every for n in self.space.grid.shape if n > 1):
             raise ValueError(f"every={self.every} must divide the numbers of points {self.space.grid.shape}")
 

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Analysis, Covariance, forecast, restarted, trajectory
+from sciml.assim.base import Analysed, Analysis, Covariance, forecast, restarted, single, trajectory
 from sciml.assim.minimise import gauss_newton
 from sciml.observe import Window
 from sciml.step import State, Step
@@ -56,7 +56,7 @@ class ThreeDVar:
     """take shorter steps where the full one makes the cost larger"""
 
     def __call__(self, background: State, window: Window, step: Step, memory=None) -> Analysed:
-        states, end, equivalents = forecast(step, background, window)
+        states, end, equivalents = forecast(step, single(background), window)
         g = in_error_units(window, states, self.covariance)
         v = torch.zeros(self.covariance.shape, dtype=window.value.dtype, device=window.value.device)
         v, costs = gauss_newton(g, window.value / window.sigma, v, self.outer, self.inner, self.tolerance, self.halve)

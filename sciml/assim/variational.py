@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Covariance, forecast, restarted, trajectory
+from sciml.assim.base import Analysed, Covariance, forecast, restarted, single, trajectory
 from sciml.assim.minimise import Map, gauss_newton
 from sciml.observe import Window
 from sciml.step import State, Step
@@ -49,9 +49,13 @@ class FourDVar:
     inner: int = 12
     model_error: float = 0.0
 
+    def __post_init__(self):
+        if self.lag < 1 or not self.model_error >= 0:
+            raise ValueError(f"lag must be at least 1 and model_error not negative, got {self.lag}, {self.model_error}")
+
     def __call__(self, background: State, window: Window, step: Step, memory: Past | None = None) -> Analysed:
         past = memory or Past((), (), ())
-        _, end, equivalents = forecast(step, background, window)
+        _, end, equivalents = forecast(step, single(background), window)
         windows, priors = (*past.windows, window), (*past.priors, background)
         guesses = (*past.guesses, background.z)
         prior = priors[0]

@@ -118,6 +118,11 @@ class Equation:
                 )
         return terms
 
+    @property
+    def nonlinear_terms(self) -> tuple[Term, ...]:
+        """Terms that are no multiplier of each wavevector: nonlinear, of varying coefficients, or constant."""
+        return self._split[1]
+
     @cached_property
     def _split(self) -> tuple[Tensor, tuple[Term, ...]]:
         """Linear operator and the terms that are not part of it."""

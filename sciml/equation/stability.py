@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml.equation.base import apply
+from sciml.equation.base import Term, apply
 from sciml.equation.qg import QuasiGeostrophic
 
 
@@ -35,6 +35,12 @@ def stability(eq: QuasiGeostrophic) -> Stability:
     """
     if any(torch.as_tensor(u).ndim for u in eq.mean_flow[0]):
         raise ValueError("the mean flow varies in y and couples wavenumbers; use stability_of_profile(eq, m)")
+    varying = [t for t in eq.terms if t not in single_wave_terms(eq) and linear_part(eq, t)]
+    if varying:
+        named = ", ".join(f"{t.name} of {t.field}" for t in varying)
+        raise ValueError(
+            f"{named}: coefficients that vary in space couple wavenumbers; use stability_of_profile(eq, m)"
+        )
     values, vectors = torch.linalg.eig(eq.linear.movedim((0, 1), (-2, -1)))
     order = values.real.argsort(-1, descending=True)
     values = values.gather(-1, order)
@@ -43,6 +49,19 @@ def stability(eq: QuasiGeostrophic) -> Stability:
     size = psi.abs().amax(1, keepdim=True)
     psi = psi / torch.where(size > 0, size, 1.0)
     return Stability(values.real.movedim(-1, 0), -values.imag.movedim(-1, 0), psi)
+
+
+def single_wave_terms(eq: QuasiGeostrophic) -> set[Term]:
+    """The terms that take each wavevector to itself, which make up ``eq.linear``, and the advection."""
+    return {t for t in eq.terms if t.name == "advection"} | set(eq.terms) - set(eq.nonlinear_terms)
+
+
+def linear_part(eq: QuasiGeostrophic, term: Term) -> bool:
+    """Whether a term has a derivative by the state at rest."""
+    generator = torch.Generator().manual_seed(0)
+    z = eq.init(torch.randn(eq.n, *eq.grid.shape, generator=generator, dtype=torch.float64).to(eq.grid.device))
+    _, response = torch.func.jvp(lambda state: eq.evaluate(state, [term]), (torch.zeros_like(z),), (z,))
+    return bool(response.abs().max() > 0)
 
 
 def stability_of_profile(eq: QuasiGeostrophic, m: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,59 @@
+"""Settings and states that analyses refuse, with the words that say why."""
+
+import pytest
+import torch
+
+from sciml import (
+    LETKF,
+    Covariance,
+    EnKF,
+    FourDVar,
+    Grid,
+    OptimalInterpolation,
+    Space,
+    State,
+    ThreeDVar,
+    TwoLayerQG,
+    rk4,
+)
+from sciml.observations import observations
+from sciml.observe import Channel, Operator, level, windows
+
+GRID = Grid(8, Lx=1e6)
+
+
+@pytest.fixture
+def setting():
+    """A model, one window with an observation, and a covariance."""
+    eq = TwoLayerQG(grid=GRID, rd=15e3, U1=0.02, beta=1.5e-11)
+    H = Operator(GRID, lambda z: GRID.ifft(eq.psi(z)), (Channel("psi", level(1), 10.0),))
+    obs = observations([5.0], 10.0, 1800.0, 5e5, 5e5, channels=["psi"])
+    root = torch.eye(2, dtype=torch.float64)[:, :, None, None] * torch.ones(GRID.modes, dtype=torch.float64) * 1e-6
+    return rk4(eq, 3600.0), windows(obs, H, 0.0, 3600.0, 1, 1)[0], Covariance(GRID, root)
+
+
+@pytest.mark.parametrize("make", [OptimalInterpolation, ThreeDVar, FourDVar])
+def test_methods_of_one_state_refuse_an_ensemble(setting, make):
+    """One increment shared by N members would count every observation N times."""
+    step, window, B = setting
+    z = torch.zeros(2, *GRID.modes, dtype=torch.complex128)
+    assert torch.isfinite(make(B)(State(z), window, step).state.z.abs()).all()
+    with pytest.raises(ValueError, match=r"takes one state, .*not an ensemble of shape \(3, 2, "):
+        make(B)(State(z.expand(3, *z.shape)), window, step)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: EnKF(inflation=0.0), lambda: EnKF(inflation=float("nan")),
+    lambda: LETKF(Space(GRID, torch.abs, torch.abs), 1.0, inflation=-1.0),
+])  # fmt: skip
+def test_inflation_is_positive(make):
+    with pytest.raises(ValueError, match="inflation"):
+        make()
+
+
+def test_weights_are_functions_and_lags_whole_windows(setting):
+    with pytest.raises(ValueError, match="weights must be a function"):
+        EnKF("etkf")
+    for lag, error in ((0, 0.0), (1, -1.0)):
+        with pytest.raises(ValueError, match="lag must be at least 1"):
+            FourDVar(setting[2], lag, model_error=error)
