@@ -23,6 +23,10 @@ QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
 EVERY = ("value", "sigma", "channel", "platform", "qc")
 
 
+MIXED = {"units": "1", "comment": "in channel_units of the channel"}
+"""Attributes of measured variables where channels have several units."""
+
+
 def observations(
     value, sigma, time, x=None, y=None, *, lon=None, lat=None, channel=0, platform=0, qc=0,
     channels: Sequence[str] = ("value",), platforms: Sequence[str] = ("unknown",), units: Sequence[str] | None = None,
@@ -56,7 +60,7 @@ def observations(
     coords = {"time": ("obs", full["time"] if is_date else full["time"].astype(np.float64), time_attrs)}
     coords |= {name: ("obs", full[name].astype(np.float64), PLACES[name]) for name in places}
     own = list(units or ["1"] * len(channels))
-    measured = {"units": own[0] if len(set(own)) == 1 else "1", "comment": "in channel_units of the channel"}
+    measured = MIXED | ({"units": own[0]} if len(set(own)) == 1 else {})
     about = {
         "value": measured | {"long_name": "observed value", "ancillary_variables": "sigma qc"},
         "sigma": measured | {"long_name": "standard deviation of the observation error"},
@@ -138,6 +142,9 @@ def concatenate(parts: Sequence[xr.Dataset]) -> xr.Dataset:
         joined, "obs", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override"
     )
     out["channel"].attrs["channel_units"] = [units[n] for n in known["channel"]]
+    for name in ("value", "sigma", "omb", "oma"):
+        if name in out and len(set(units.values())) > 1:
+            out[name].attrs |= MIXED
     order = np.argsort(np.asarray(out["time"]), kind="stable")
     return out.isel(obs=order)
 

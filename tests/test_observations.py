@@ -232,3 +232,13 @@ def test_the_gridded_view_wraps_around_and_refuses_what_makes_no_sense():
     real = observations(np.zeros(1), 1.0, np.zeros(1), lon=np.zeros(1), lat=np.zeros(1))
     with pytest.raises(ValueError, match="with x and y"):
         gridded(real, grid, 0.0, 1.0)
+
+
+def test_values_in_several_units_say_so():
+    parts = [
+        observations([1.0], 1.0, t, 0.0, 0.0, channels=[c], units=[u]) for t, c, u in ((0, "a", "m"), (1, "b", "K"))
+    ]
+    both = concatenate(parts)
+    assert [parts[0][n].attrs["units"] for n in ("value", "sigma")] == ["m", "m"]
+    assert [both[n].attrs["units"] for n in ("value", "sigma")] == ["1", "1"]
+    assert both["channel"].attrs["channel_units"] == ["m", "K"]
