@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 import sciml as sm
-from sciml import data, record
+from sciml import data, files, record
 from sciml.data import APPENDERS, SUFFIX
 
 CHILDREN = multiprocessing.get_context("forkserver")  # forks from a process that has made these imports only
@@ -86,7 +86,7 @@ def killed(folder: Path, form: str, place: str, count: int, resume: bool) -> Non
         rename(a, b)
 
     if place == "in a restart":
-        data.os.replace = renaming
+        files.os.replace = renaming
     else:
         APPENDERS[form].append = appending
     simulate(folder, equation(), form, resume=resume, spinup=0)
