@@ -10,7 +10,7 @@ deviation, perfect model, upper / lower layer: climatology 0.99 / 0.95, oi 0.20 
 members) 0.11 / 0.12, 4dvar 0.11 / 0.11; enkf and etkf, without localisation, diverge. docs/results.md has more truths.
 
 Writes analysis.nc, departures.nc, pictures and summary.json, with --method all one folder for each method. Run time on
-one core: quick 15 s; default (80 windows) oi 20 s, 3dvar 45 s, letkf 100 s, 4dvar 9 minutes, all 13 minutes.
+one core: quick 15 s; default (80 windows) oi 20 s, 3dvar 45 s, letkf 80 s, 4dvar 4 minutes, all 8 minutes.
 """
 
 from __future__ import annotations
