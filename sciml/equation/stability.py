@@ -35,7 +35,7 @@ def stability(eq: QuasiGeostrophic) -> Stability:
     """
     if any(torch.as_tensor(u).ndim for u in eq.mean_flow[0]):
         raise ValueError("the mean flow varies in y and couples wavenumbers; use stability_of_profile(eq, m)")
-    varying = [t for t in eq.terms if t not in single_wave_terms(eq) and linear_part(eq, t)]
+    varying = [t for t in eq.nonlinear_terms if t.name != "advection" and has_linear_part(eq, t)]
     if varying:
         named = ", ".join(f"{t.name} of {t.field}" for t in varying)
         raise ValueError(
@@ -51,12 +51,7 @@ def stability(eq: QuasiGeostrophic) -> Stability:
     return Stability(values.real.movedim(-1, 0), -values.imag.movedim(-1, 0), psi)
 
 
-def single_wave_terms(eq: QuasiGeostrophic) -> set[Term]:
-    """The terms that take each wavevector to itself, which make up ``eq.linear``, and the advection."""
-    return {t for t in eq.terms if t.name == "advection"} | set(eq.terms) - set(eq.nonlinear_terms)
-
-
-def linear_part(eq: QuasiGeostrophic, term: Term) -> bool:
+def has_linear_part(eq: QuasiGeostrophic, term: Term) -> bool:
     """Whether a term has a derivative by the state at rest."""
     generator = torch.Generator().manual_seed(0)
     z = eq.init(torch.randn(eq.n, *eq.grid.shape, generator=generator, dtype=torch.float64).to(eq.grid.device))
