@@ -1,10 +1,10 @@
-"""Settings of the LETKF and of 4D-Var on training truths that no table reports.
+"""Settings of the LETKF, of the hybrid and of 4D-Var on training truths that no table reports.
 
     python bench/assimilation_tuning.py [--truths 2001 2002 2003] [--models perfect imperfect] [--only letkf]
 
 Runs the methods of cases/qg_assimilate.py over days 100 to 250 of the training truths and prints the error of psi over
 climatology for every combination; those of the least error, the mean of layers and truths, are the defaults of that
-case (TUNED).
+case (TUNED and HYBRID).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ sys.path.insert(0, str(ROOT / "cases"))
 GRIDS = {
     ("letkf", "perfect"): {"radius": (35e3, 40e3), "inflation": (1.02, 1.03, 1.045)},
     ("letkf", "imperfect"): {"radius": (30e3, 40e3, 60e3), "inflation": (1.1, 1.2, 1.35)},
+    ("hybrid", "perfect"): {"radius": (25e3,), "inflation": (1.045, 1.06), "network_weight": (0.4, 0.5, 0.6)},
+    ("hybrid", "imperfect"): {"radius": (25e3, 30e3), "inflation": (1.05, 1.1), "network_weight": (0.4, 0.7)},
     ("4dvar", "perfect"): {"lag": (3, 4), "model_error": (0.0,)},
     ("4dvar", "imperfect"): {"lag": (1, 2), "model_error": (0.0, 0.3)},
 }
@@ -40,9 +42,13 @@ class Options:
     """Seeds of the training truths."""
     models: tuple[str, ...] = ("perfect", "imperfect")
     members: tuple[int, ...] = (40,)
-    """Sizes of the ensembles."""
+    """Sizes of the ensembles of letkf; hybrid has its own."""
+    radius: tuple[float, ...] = ()
+    """Localisation lengths of letkf to try, m (default: those in GRIDS)."""
+    inflation: tuple[float, ...] = ()
+    """Inflations of letkf to try (default: those in GRIDS)."""
     only: str = ""
-    """One method: letkf or 4dvar."""
+    """One method: letkf, hybrid or 4dvar."""
     days: float = 250.0
     skip_days: float = 100.0
     seeds: tuple[int, ...] = (0,)
@@ -84,6 +90,8 @@ def run(o: Options) -> None:
     for (method, model), grid in GRIDS.items():
         if (o.only and o.only != method) or model not in o.models:
             continue
+        if method == "letkf":
+            grid = {"radius": o.radius or grid["radius"], "inflation": o.inflation or grid["inflation"]}
         for members in o.members if method == "letkf" else (1,):
             best, _ = tune(error_of(o, folders, method, model, max(2, members)), grid)
             print(f"best for {method}, {model} model, {members} members: {best}", flush=True)

@@ -1,7 +1,8 @@
 """Assimilation of satellite-like observations of a two-layer ocean: the ladder of classical methods on one data set.
 
     background at the start of a five-day window, forecast x_b(t); observations y_i = H_i(x(t_i)) + e_i
-    analysis at the end of the window from both: oi, 3dvar, enkf, etkf, letkf, 4dvar (see sciml/assim)
+    analysis at the end of the window from both: oi, 3dvar, enkf, etkf, letkf, 4dvar, and learned, fuxida and its hybrid
+    with an ensemble (see sciml/assim)
 
 Data: data/qg_satellite.nc (three altimeters, a wide swath, a radiometer with clouds; data/make_qg_satellite.py makes
 it), truth for scoring only. Methods: Daley (1991), Burgers et al. (1998), Hunt et al. (2007, Physica D 230, 112),
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,7 +34,9 @@ from sciml import evaluate, plot, score, testbed
 from sciml.assim import ensemble
 from sciml.assim.base import Analysed
 from sciml.assim.cycle import Record, cycle
+from sciml.assim.hybrid import Hybrid
 from sciml.assim.local import LETKF
+from sciml.assim.network import FuXiDA
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, free_run
 from sciml.assim.variational import FourDVar
 from sciml.data import attributes, coordinates, time_coordinate, write_netcdf
@@ -42,7 +45,9 @@ from sciml.observations import check, concatenate, counts, with_departures, with
 from sciml.observe import Window, box_of, windows
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-METHODS = ("climatology", "persistence", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar")
+METHODS = ("climatology", "persistence", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar", "fuxida", "hybrid")
+WEIGHTS = {"perfect": DATA / "weights" / "fuxida_qg.safetensors",
+           "imperfect": DATA / "weights" / "fuxida_qg_imperfect.safetensors"}  # fmt: skip
 DAY = testbed.DAY
 LEADS = 12
 """windows of the longest forecast: 60 days"""
@@ -53,13 +58,18 @@ TUNED: dict[str, dict[str, Any]] = {
     "imperfect": dict(radius=30e3, inflation=1.1, lag=2, model_error=0.3),
 }
 """Best of a training truth for 40 members: bench/assimilation_tuning.py."""
+HYBRID: dict[str, dict[str, Any]] = {
+    "perfect": dict(radius=25e3, inflation=1.06, network_weight=0.5),
+    "imperfect": dict(radius=25e3, inflation=1.05, network_weight=0.7),
+}
+"""The same for the hybrid's 12 members."""
 
 
 @dataclass(frozen=True)
 class Options(Common):
-    method: Literal["climatology", "persistence", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar", "all"] = (
-        "letkf"
-    )
+    method: Literal[
+        "climatology", "persistence", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar", "fuxida", "hybrid", "all"
+    ] = "letkf"
     """Analysis; all runs the ladder and prints it."""
     model: Literal["perfect", "imperfect"] = "perfect"
     """The model that made the truth, or one with wrong drag and deformation radius and no topography."""
@@ -76,20 +86,27 @@ class Options(Common):
     members: int = 40
     """Size of ensembles."""
     radius: float | None = None
-    """Localisation length of letkf, m (default: as tuned for the model)."""
+    """Localisation length of letkf and hybrid, m (default: as tuned for the model)."""
     inflation: float | None = None
     """Factor of the anomalies after each analysis of an ensemble filter (default: as tuned for the model)."""
+    hybrid_members: int = 12
+    """Size of the ensemble of hybrid."""
+    network_weight: float | None = None
+    """Weight of the network in hybrid (default: as tuned for the model)."""
     lag: int | None = None
     """Windows that 4dvar assimilates at once (default: as tuned for the model)."""
     model_error: float | None = None
     """Factor of the errors of the first window that gives model errors of later ones in 4dvar (default: as tuned)."""
+    weights: Path | None = None
+    """Weights of fuxida, as cases/qg_fuxi_da.py --train writes them (default: those in data/weights)."""
     leave_out: tuple[str, ...] = ()
     """Platforms that are not used, to see their value."""
 
     def tuned(self, name: str) -> Any:
         """A setting as given, or as bench/assimilation_tuning.py found it best."""
         given = getattr(self, name)
-        return TUNED[self.model][name] if given is None else given
+        found = TUNED[self.model] | (HYBRID[self.model] if self.method == "hybrid" else {})
+        return found[name] if given is None else given
 
 
 class Setting(NamedTuple):
@@ -129,7 +146,15 @@ def load(path: Path, what: str) -> xr.Dataset:
 
 def prepare(o: Options) -> Setting:
     """Model, windows of good observations, background statistics, truth."""
-    limits = {"members": 2, "lag": 1, "inflation": 0.1, "model_error": 0, "skip_days": 0}
+    limits = {
+        "members": 2,
+        "hybrid_members": 2,
+        "network_weight": 0,
+        "lag": 1,
+        "inflation": 0.1,
+        "model_error": 0,
+        "skip_days": 0,
+    }
     for name, least in limits.items():
         given = getattr(o, name)
         if given is not None and not least <= given < float("inf"):
@@ -159,7 +184,7 @@ def prepare(o: Options) -> Setting:
         raise Refused(
             f"{o.climatology} lacks {', '.join(sorted(missing))}; make it with: python data/make_qg_satellite.py"
         )
-    z = eq.init(torch.as_tensor(climate["q"].values, dtype=grid.dtype))
+    z = testbed.states(eq, torch.as_tensor(climate["q"].values))
     B, A = (sm.Covariance(grid, grid.real(torch.as_tensor(climate[kind].values))) for kind in kinds)
     truth = None
     if o.truth is not None:
@@ -169,7 +194,7 @@ def prepare(o: Options) -> Setting:
         q = whole["q"].values[1 : n + 1]
         if len(q) < n:
             raise Refused(f"{o.truth} ends before the observations: {len(q)} windows of {n}")
-        truth = eq.init(torch.as_tensor(q, dtype=grid.dtype))
+        truth = testbed.states(eq, torch.as_tensor(q))
     return Setting(eq, step, cut, B, A, z, truth, counts(obs))
 
 
@@ -207,7 +232,13 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     space = sm.Space(grid, s.psi, eq.pv)
     inflation = o.tuned("inflation")
     local = LETKF(space, o.tuned("radius"), inflation, every=2, seed=o.seed)
-    return {
+    learned = {}
+    if o.method in ("fuxida", "hybrid", "all"):
+        net, own = network(o.weights or WEIGHTS[o.model], s.eq), replace(o, method="hybrid")
+        few = LETKF(space, own.tuned("radius"), own.tuned("inflation"), every=2, seed=o.seed)
+        start = sm.State(s.climate[order[: o.hybrid_members]])
+        learned = {"fuxida": (net, one), "hybrid": (Hybrid(few, net, own.tuned("network_weight")), start)}
+    return learned | {
         "climatology": (partial(constant, one.z), one),
         "persistence": (partial(constant, s.climate[order[0]]), one),
         "free": (free_run, sm.State(s.climate[order[0]])),
@@ -218,6 +249,13 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
         "letkf": (local, many),
         "4dvar": (FourDVar(s.analysed, o.tuned("lag"), outer=1, inner=10, model_error=o.tuned("model_error")), one),
     }
+
+
+def network(path: Path, eq: sm.TwoLayerQG) -> FuXiDA:
+    """The learned analysis of a file."""
+    if not path.exists():
+        raise Refused(f"no weights at {path}; make them with: python cases/qg_fuxi_da.py --train")
+    return FuXiDA.load(path, *testbed.shown(eq))
 
 
 # -- output ----------------------------------------------------------------------------------------------------------
@@ -262,7 +300,7 @@ def dataset(s: Setting, record: Record) -> xr.Dataset:
         data["psi_spread"] = (
             ("time", "lev", "y", "x"),
             spread,
-            {"units": "m2 s-1", "long_name": "ensemble spread of psi"},
+            {"units": "m2 s-1", "long_name": "standard deviation of psi that the analysis states"},
         )
     coords = coordinates(eq) | {"time": time_coordinate(record.time)}
     return xr.Dataset(data, coords, {"Conventions": "CF-1.11", "title": "assimilation of satellite-like observations"})
@@ -295,20 +333,27 @@ def pictures(s: Setting, record: Record, ds: xr.Dataset, results: dict[str, Any]
         plot.save(plot.ranks(results["ranks"], LAYERS), out / "ranks.png")
 
 
-def one_method(o: Options, s: Setting, method: str, out: Path) -> dict[str, Any]:
+def one_method(
+    o: Options, s: Setting, method: str, analysis: Callable[..., Analysed], start: sm.State, out: Path
+) -> tuple[dict[str, Any], Record]:
     """Run a method and write its folder."""
-    started = time.monotonic()
-    analysis, start = build(o, s)[method]
+    started, spent = time.monotonic(), []
+
+    def timed(*arguments) -> Analysed:
+        begun = time.monotonic()
+        found = analysis(*arguments)
+        spent.append(time.monotonic() - begun)
+        return found
+
     each = None if s.truth is None else evaluate.ensemble_scores(s.psi, s.truth, s.climate)
-    record = cycle(s.step, analysis, s.windows, start, s.psi, progress=method, each=each)
-    cost = {"flags": s.flags, "seconds_per_window": (time.monotonic() - started) / len(s.windows)}
-    results = scores(o, s, record) | cost
+    record = cycle(s.step, timed, s.windows, start, s.psi, progress=method, each=each)
+    results = scores(o, s, record) | {"flags": s.flags, "seconds_per_window": float(np.median(spent))}
     ds = dataset(s, record)
     write_netcdf(ds, out / "analysis.nc")
     write_netcdf(departures(s, record), out / "departures.nc")
     pictures(s, record, ds, results, out)
     write_summary(out / "summary.json", o, results | {"method": method}, started)
-    return results
+    return results, record
 
 
 def row(results: dict[str, Any]) -> dict[str, float]:
@@ -323,7 +368,7 @@ def row(results: dict[str, Any]) -> dict[str, float]:
 def run(o: Options) -> None:
     out = folder(o.out or Path("runs") / f"qg_assimilate-{o.method}")
     s = prepare(o)
-    build(o, s)  # refuses what no method can use before anything is written
+    methods = build(o, s)  # refuses what no method can use before anything is written
     used, days = sum(len(w) for w in s.windows), s.length / DAY
     print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {s.flags}")
     started = time.monotonic()
@@ -331,7 +376,8 @@ def run(o: Options) -> None:
     ladder, diverged = {}, []
     for method in chosen:
         try:
-            ladder[method] = one_method(o, s, method, folder(out / method) if o.method == "all" else out)
+            place = folder(out / method) if o.method == "all" else out
+            ladder[method], _ = one_method(o, s, method, *methods[method], place)
         except sm.BlowUp as error:
             if o.method != "all":
                 raise

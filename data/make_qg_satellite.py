@@ -138,9 +138,9 @@ def roots(q: torch.Tensor, spinup: float, kind: str, seed: int = 2001) -> tuple[
     model of that kind on a training truth of its own."""
     eq, states = testbed.model(kind), true_states(seed, 250.0, spinup)
     obs = observed(states, seed + 7, "")
-    step, ends = testbed.stepper(eq), states[WINDOW::WINDOW]
+    step, ends = testbed.stepper(eq), testbed.states(eq, testbed.model().read(states[WINDOW::WINDOW]))
     cut = windows(obs, testbed.operator(eq), 0.0, testbed.DT, WINDOW, len(ends))
-    z = eq.init(q)
+    z = testbed.states(eq, q)
     start, first = State(z.mean(0)), covariance(eq.grid, z - z.mean(0))
     background = refitted(first, step, cut, start, ends)
     methods = [partial(FourDVar, lag=lag, outer=1, inner=10) for lag in LAGS[kind]]

@@ -4,7 +4,9 @@ from sciml import plot, score, spectra
 from sciml.assim.base import Covariance, Space
 from sciml.assim.cycle import cycle
 from sciml.assim.ensemble import EnKF
+from sciml.assim.hybrid import Hybrid
 from sciml.assim.local import LETKF
+from sciml.assim.network import FuXiDA
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar
 from sciml.assim.variational import FourDVar
 from sciml.data import from_dataset, open_run, to_dataset
@@ -40,7 +42,9 @@ __all__ = [
     "EnKF",
     "Equation",
     "FourDVar",
+    "FuXiDA",
     "Grid",
+    "Hybrid",
     "Instrument",
     "KuramotoSivashinsky",
     "LayeredQG",

@@ -40,7 +40,7 @@ def skill(
 ) -> dict[str, Any]:
     """Errors of analysis and background over the climatological standard deviation, by layer, with 95 % intervals of a
     block bootstrap; anomaly correlation; with ``spread (cycles, lev, y, x)`` of the fields that are read, its size and
-    its ratio to the error.
+    its ratio to the error, and the CRPS of normal distributions of that spread.
 
     ``truth (cycles, n, *modes)`` at the ends of the windows; the first ``skip`` cycles do not count.
     """
@@ -57,6 +57,8 @@ def skill(
         error = root_mean_square(read(record.analysis[skip:] - truth[skip:])) / std
         out["spread"] = size.mean(0).tolist()
         out["spread_over_error"] = (size.pow(2).mean(0) / error.pow(2).mean(0)).sqrt().tolist()
+        fields = (f.cpu().numpy() for f in (read(record.analysis[skip:]), spread[skip:], read(truth[skip:])))
+        out["crps_gaussian"] = (score.crps_gaussian(*fields).mean((0, 2, 3)) / std.cpu().numpy()).tolist()
     return out
 
 

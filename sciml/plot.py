@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -209,6 +210,70 @@ def forecasts(errors: Mapping[str, Mapping], labels: Sequence[str], ylabel: str)
     axes[0][0].set(ylabel=ylabel, ylim=(0, None))
     axes[0][-1].legend(fontsize=8)
     figure.tight_layout()
+    return figure
+
+
+def compared_spectra(grid, analyses: Mapping[str, Any], truth):
+    """Variance of the analyses of several methods over that of the truth, and of their errors, by wavenumber, a column
+    a layer; coefficients ``(time, lev, *modes)``."""
+    from sciml.spectra import isotropic
+
+    def spectrum(z):
+        return isotropic(grid, (grid.weight * z.abs() ** 2).mean(0))
+
+    figure, axes = pyplot().subplots(2, truth.shape[1], figsize=(11, 7), sharex=True, layout="constrained")
+    for lev, (above, below) in enumerate(axes.T):
+        k, true = spectrum(truth[:, lev])
+        shown = true > 1e-6 * true.max()
+        shown[0] = False
+        below.loglog(k[shown], true[shown], "k", label="truth")
+        for name, z in analyses.items():
+            above.loglog(k[shown], (spectrum(z[:, lev])[1] / true)[shown], label=name)
+            below.loglog(k[shown], spectrum(z[:, lev] - truth[:, lev])[1][shown], "--", label=name)
+        above.axhline(1, color="k", lw=0.8)
+        above.set(title=f"layer {lev + 1}", ylabel="variance of analysis / truth", ylim=(0.03, 30))
+        below.set(xlabel="k (rad m⁻¹)", ylabel="variance of ψ per k (m⁵ s⁻²), errors dashed")
+    axes[0][0].legend(fontsize=8, ncols=2)
+    for ax in axes.flat:
+        ax.grid(alpha=0.3)
+    return figure
+
+
+def costs(results: Mapping[str, Mapping], labels: Sequence[str], ylabel: str):
+    """Error of the analyses of ψ against the time of one, a panel a layer."""
+    figure, axes = pyplot().subplots(1, len(labels), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained")
+    for lev, ax in enumerate(axes[0]):
+        for name, one in results.items():
+            where = one["seconds_per_window"], one["psi"]["analysis"][lev]
+            ax.loglog(*where, "o")
+            ax.annotate(f" {name}", where, fontsize=8)
+        ax.set(title=labels[lev], xlabel="seconds per analysis, forecast included")
+        ax.margins(x=0.15)
+        ax.grid(alpha=0.3, which="both")
+    axes[0][0].set(ylabel=ylabel)
+    return figure
+
+
+def responses(grid, cases: Sequence[Mapping[str, Any]]):
+    """Answers of methods to single changed observations, a row a case and layer, each scaled by its own extreme; a case
+    has ``fields`` (``(lev, y, x)`` by name), ``x``, ``y`` [m] and ``channel``."""
+    import cmocean  # noqa: F401
+
+    names, levels = list(cases[0]["fields"]), len(next(iter(cases[0]["fields"].values())))
+    shape = (levels * len(cases), len(names))
+    figure, axes = pyplot().subplots(*shape, figsize=(2.6 * shape[1], 2.5 * shape[0]), layout="constrained")
+    extent = (0.0, grid.Lx / 1e3, 0.0, grid.Ly / 1e3)
+    for row, ax_row in enumerate(axes):
+        case, lev = cases[row // levels], row % levels
+        for ax, name in zip(ax_row, names, strict=True):
+            field = case["fields"][name][lev].cpu().numpy()
+            top = max(float(np.abs(field).max()), 1e-300)
+            ax.imshow(field, origin="lower", extent=extent, cmap="cmo.balance", vmin=-top, vmax=top)
+            ax.plot(case["x"] / 1e3, case["y"] / 1e3, "k+", ms=9)
+            ax.set(xticks=[], yticks=[])
+            if row == 0:
+                ax.set_title(name)
+        ax_row[0].set_ylabel(f"{case['channel']}, layer {lev + 1}", fontsize=8)
     return figure
 
 

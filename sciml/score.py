@@ -63,6 +63,16 @@ def block_bootstrap(values, block: int, seed: int, samples: int = 2000, level: f
     return [float(v) for v in np.quantile(picked.mean(1), [tail, 1 - tail])]
 
 
+def crps_gaussian(mean, std, truth):
+    """CRPS of a normal distribution (Gneiting et al. 2005, MWR 133, 1098, eq. 5); averaged over nothing."""
+    from scipy.special import ndtr
+
+    std = np.asarray(std, dtype=float)
+    z = (np.asarray(truth, dtype=float) - np.asarray(mean, dtype=float)) / std
+    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+    return std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+
+
 def crps(ensemble, truth):
     """Continuous ranked probability score of members in the leading axis, ``E|X - y| - E|X - X'| / 2`` (fair version:
     Ferro 2014); averaged over nothing."""

@@ -8,7 +8,8 @@ days, so that windows of five days with sparse observations are needed to tell m
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sciml.assim.base import Space
+from sciml.assim.network import Inputs, first_guess
 from sciml.equation.presets import preset
 from sciml.equation.qg import TwoLayerQG
 from sciml.grid import Grid
@@ -58,6 +61,17 @@ def topography(grid: Grid) -> Tensor:
     """``f0 h / H2`` [s-1] with wavelengths of about 200 km; always the same."""
     h = random_field(grid, lambda K: torch.exp(-((K * 60e3) ** 2) / 2), seed=12345)
     return h * (ROUGHNESS / h.std())
+
+
+def states(eq: TwoLayerQG, q: Tensor) -> Tensor:
+    """States of ``eq`` with the flow that the perfect model has for PV ``q`` on the grid [s-1].
+
+    Observations see the flow; a model with another deformation radius has other PV for it.
+    """
+    true = model(device=eq.grid.device, dtype=eq.grid.dtype)
+    z = true.init(eq.grid.real(q))
+    same = torch.equal(eq.grid.real(eq.stretch), true.grid.real(true.stretch))
+    return z if same else eq.pv(true.grid.ifft(true.psi(z)))
 
 
 def stepper(eq: TwoLayerQG) -> Step:
@@ -109,6 +123,25 @@ def operator_of(obs: xr.Dataset, eq: TwoLayerQG) -> Operator:
     if not isinstance(definitions, list):
         raise ValueError("the attribute 'channels' of the observations is no list of channels")
     return operator(eq, definitions)
+
+
+def shown(eq: TwoLayerQG) -> tuple[Space, dict[str, Callable[[Tensor], Tensor]], Operator]:
+    """What a learned analysis corrects, the streamfunction, the fields that it is shown, and what channels measure."""
+
+    def psi(z: Tensor) -> Tensor:
+        return eq.grid.ifft(eq.psi(z))
+
+    return Space(eq.grid, psi, eq.pv), {"psi": psi, "q": eq.read}, operator(eq)
+
+
+def inputs(eq: TwoLayerQG, climate: Tensor, harmonics: int = 0, root: Tensor | None = None) -> Inputs:
+    """For a network on this test bed, scaled by climatological states ``(samples, n, *modes)``; with the root of a
+    background covariance it is shown a classical increment, too."""
+    space, fields, H = shown(eq)
+    std = {n: tuple(read(climate - climate.mean(0)).std((0, 2, 3)).tolist()) for n, read in fields.items()}
+    channels, sigma = zip(*((c["name"], c["sigma"]) for c in CHANNELS), strict=True)
+    found = Inputs(space, fields, std, channels, sigma, harmonics=harmonics)
+    return found if root is None else replace(found, first=first_guess(found, root, H, 4))
 
 
 def network(H: Operator, rng: np.random.Generator | None = None) -> list[Instrument]:

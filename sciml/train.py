@@ -44,7 +44,7 @@ def fit(
     clip : largest norm of the gradient; an update whose loss or gradient is not finite is left out, and counted
     average : decay of the exponential average of the parameters
     checkpoint : file that is replaced after each ``every`` updates and from which a training goes on
-    log : called with update and mean loss since the last call
+    log : called with update and mean loss since the last call, before each checkpoint
 
     Raises ``FloatingPointError`` where more than a tenth of the updates (and ten) had to be left out.
     """
@@ -71,13 +71,13 @@ def fit(
             for n, p in net.named_parameters():
                 averaged[n].lerp_(p, 1 - decay)
         if (i + 1) % every == 0 or i + 1 == updates:
-            if checkpoint is not None:
-                save(checkpoint, i + 1, net, optimiser, averaged, objective)
             if log is not None and losses:
                 log(i + 1, sum(losses) / len(losses))
                 print(
                     f"update {i + 1} of {updates}, {time.monotonic() - started:.0f} s, {skipped} left out", flush=True
                 )
+            if checkpoint is not None:
+                save(checkpoint, i + 1, net, optimiser, averaged, objective)
             losses = []
     return averaged
 

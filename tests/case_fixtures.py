@@ -18,6 +18,7 @@ CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "common")
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
     "qg_assimilate": "--method letkf --days 10 --members 6",
+    "qg_fuxi_da": "--days 10 --methods oi --responses 1 --members 4",
     "lorenz96": "--cycles 20 --only 63",
     "altimetry_map": "--nx 24 --points 12 --days 4",
 }
@@ -25,6 +26,7 @@ PROMISED = {
     "qg_two_layer": "fields.nc diagnostics.nc pv.png spectra.png budget.png energy.png summary.json",
     "qg_assimilate": "analysis.nc departures.nc maps.png error.png forecast.png error_spectra.png ranks.png "
     "summary.json",
+    "qg_fuxi_da": "ASSI CORR CTRL oi costs.png forecast.png spectra.png responses.png responses.json summary.json",
     "lorenz96": "table.nc errors.png summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }

@@ -49,6 +49,10 @@ def test_skill_is_the_error_over_the_climatological_standard_deviation(run):
     assert out["background"] == pytest.approx([0.2, 0.6], rel=0.02)
     assert out["spread"] == pytest.approx([0.1, 0.15], rel=0.02)
     assert out["spread_over_error"] == pytest.approx([1.0, 0.5], rel=0.02)
+    reliable = 0.1 / math.sqrt(math.pi)  # E CRPS of N(0, s^2) where the error is that, s / sqrt(pi)
+    assert out["crps_gaussian"][0] == pytest.approx(reliable, rel=0.02)
+    overconfident = math.sqrt(2 * (0.3**2 + 0.15**2) / math.pi) - 0.15 / math.sqrt(math.pi)
+    assert out["crps_gaussian"][1] == pytest.approx(overconfident, rel=0.02)
     expected = [1 / math.sqrt(1 + r**2) for r in (0.1, 0.3)]
     assert out["analysis_correlation"] == pytest.approx(expected, abs=2e-3)
     for value, (low, high) in zip(out["analysis"], out["analysis_interval"], strict=True):

@@ -1,19 +1,23 @@
 """FuXi-DA's network and the analysis made of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import sciml as sm
-from sciml.assim.network import PLANES, Inputs, NetworkAnalysis
-from sciml.nn.fuxida import Config, FuXiDA
+from sciml.assim.hybrid import Hybrid
+from sciml.assim.network import PLANES, FuXiDA, Inputs
+from sciml.files import load_tensors, save_tensors
+from sciml.nn.fuxida import Config, FuXiDANet
 from sciml.observations import concatenate, gridded, names, observations
 from sciml.observe import level
 
 SMALL = Config(background=3, observations=4, outputs=2, widths=(8, 8, 12), memory=4)
 
 
-def awake(net: FuXiDA) -> FuXiDA:
+def awake(net: FuXiDANet) -> FuXiDANet:
     """With outputs that do not start at zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -26,7 +30,7 @@ def awake(net: FuXiDA) -> FuXiDA:
 @pytest.mark.parametrize("shape", [(32, 32), (24, 40), (13, 19), (9, 8)])
 def test_any_size_of_grid(shape):
     torch.manual_seed(0)
-    net = awake(FuXiDA(SMALL))
+    net = awake(FuXiDANet(SMALL))
     out = net(torch.randn(2, 3, *shape), torch.randn(2, 4, *shape))
     assert out.mean.shape == out.log_sigma.shape == (2, 2, *shape)
     assert out.memory.shape == (2, 4, -(-shape[0] // 2), -(-shape[1] // 2))
@@ -37,7 +41,7 @@ def test_any_size_of_grid(shape):
 def test_the_box_is_periodic():
     """Inputs moved around the box by a cell of the coarsest resolution move the outputs."""
     torch.manual_seed(0)
-    net = awake(FuXiDA(SMALL))
+    net = awake(FuXiDANet(SMALL))
     b, o, m = torch.randn(1, 3, 32, 32), torch.randn(1, 4, 32, 32), torch.randn(1, 4, 16, 16)
     one = net(b, o, m)
     other = net(b.roll((16, -16), (-2, -1)), o.roll((16, -16), (-2, -1)), m.roll((8, -8), (-2, -1)))
@@ -48,7 +52,7 @@ def test_the_box_is_periodic():
 
 def test_an_untrained_network_changes_nothing_and_learns_in_all_its_parts():
     torch.manual_seed(0)
-    net = FuXiDA(SMALL)
+    net = FuXiDANet(SMALL)
     b, o = torch.randn(1, 3, 16, 16), torch.randn(1, 4, 16, 16)
     assert not net(b, o).mean.any()
     net = awake(net)
@@ -60,7 +64,7 @@ def test_an_untrained_network_changes_nothing_and_learns_in_all_its_parts():
 
 def test_memory_and_observations_matter_and_their_numbers_are_checked():
     torch.manual_seed(0)
-    net = awake(FuXiDA(SMALL))
+    net = awake(FuXiDANet(SMALL))
     b, o = torch.randn(1, 3, 16, 16), torch.randn(1, 4, 16, 16)
     plain = net(b, o)
     assert not torch.equal(plain.mean, net(b, 2 * o).mean)
@@ -69,7 +73,7 @@ def test_memory_and_observations_matter_and_their_numbers_are_checked():
         net(b)
     with pytest.raises(ValueError, match="takes 3 background channels, got 2"):
         net(b[:, :2], o)
-    blind = FuXiDA(Config(3, 0, 2, (8, 8), 0))
+    blind = FuXiDANet(Config(3, 0, 2, (8, 8), 0))
     assert blind(b).mean.shape == (1, 2, 16, 16)
     with pytest.raises(ValueError, match="takes 0 planes of observations, got 4"):
         blind(b, o)
@@ -88,8 +92,8 @@ def setting():
     def psi(z):
         return grid.ifft(eq.psi(z))
 
-    std = psi(z).std((0, 2, 3))
-    inputs = Inputs(sm.Space(grid, psi, eq.pv), std, lambda z: psi(z) / std[:, None, None], ("a", "b"), (10.0, 20.0), 3)
+    std = {"psi": tuple(psi(z).std((0, 2, 3)).tolist())}
+    inputs = Inputs(sm.Space(grid, psi, eq.pv), {"psi": psi}, std, ("a", "b"), (10.0, 20.0), 3)
     H = sm.Operator(grid, psi, (sm.Channel("b", level(2), 20.0), sm.Channel("a", level(1), 10.0)))
     rng = np.random.default_rng(0)
     time = np.sort(rng.uniform(1.0, 4 * step.dt, 60))
@@ -140,10 +144,10 @@ def test_only_chosen_observations_are_shown(setting):
 def test_analysis_adds_the_increment_and_cycles(setting):
     eq, step, z, inputs, window = setting
     torch.manual_seed(0)
-    net = awake(FuXiDA(Config(4, inputs.planes, 2, (8, 8), 4)))
-    analysis = NetworkAnalysis(net, inputs)
+    net = awake(FuXiDANet(Config(4, inputs.seen, 2, (8, 8), 4)))
+    analysis = FuXiDA(net, inputs)
     first = analysis(sm.State(z[0]), window, step)
-    added = inputs.space.read(first.state.z - first.background.z) / inputs.std[:, None, None]
+    added = inputs.space.read(first.state.z - first.background.z) / inputs.scale()
     assert added.std() > 1e-3
     assert first.state.time == pytest.approx(4 * step.dt)
     assert first.memory.sigma.shape == (2, *eq.grid.shape)
@@ -156,7 +160,112 @@ def test_analysis_adds_the_increment_and_cycles(setting):
 
 def test_channels_that_the_network_does_not_know_are_refused(setting):
     _, step, z, inputs, window = setting
-    other = Inputs(inputs.space, inputs.std, inputs.see, ("a",), (10.0,))
-    net = FuXiDA(Config(4, other.planes, 2, (8, 8), 0))
+    other = Inputs(inputs.space, inputs.fields, inputs.std, ("a",), (10.0,))
+    net = FuXiDANet(Config(4, other.seen, 2, (8, 8), 0))
     with pytest.raises(ValueError, match="knows the channels a, not b"):
-        NetworkAnalysis(net, other)(sm.State(z[0]), window, step)
+        FuXiDA(net, other)(sm.State(z[0]), window, step)
+
+
+def test_sizes_of_network_and_inputs_must_agree(setting):
+    inputs = setting[3]
+    for config in (Config(5, inputs.seen, 2), Config(4, 7, 2), Config(4, inputs.seen, 1)):
+        with pytest.raises(ValueError, match=r"the network takes .* these inputs have 4 and 30, and 2 levels"):
+            FuXiDA(FuXiDANet(config), inputs)
+
+
+def test_planes_can_be_left_out(setting):
+    """As in the published reader, which shows values alone."""
+    _, _, _, inputs, window = setting
+    departures = torch.linspace(-2, 2, len(window), dtype=torch.float64)
+    whole, some = inputs, replace(inputs, planes=("value", "age"))
+    first, second = (i.observations(i.cells(window), departures) for i in (whole, some))
+    parts = first.reshape(len(PLANES), -1, 16, 16)
+    assert torch.equal(second, torch.cat([parts[0], parts[3]]))
+    assert some.seen == 12
+    alone = replace(inputs, planes=("value",))
+    assert torch.equal(alone.observations(alone.cells(window), departures), parts[0])
+    with pytest.raises(ValueError, match="the planes are value and some of mask, count"):
+        replace(inputs, planes=("mask", "value"))
+
+
+def test_other_numbers_of_levels_are_refused(setting):
+    _, _, z, inputs, _ = setting
+    three = {"psi": lambda z: torch.cat([inputs.space.read(z), inputs.space.read(z)[..., :1, :, :]], -3)}
+    with pytest.raises(ValueError, match="knows 2 levels of psi, this model has 3"):
+        replace(inputs, fields=three).background(z[:2])
+
+
+def test_waves_tell_the_place(setting):
+    inputs = replace(setting[3], harmonics=3)
+    waves = inputs.waves()
+    assert waves.shape == (12, 16, 16)
+    assert inputs.backgrounds == 4 + 12
+    assert torch.allclose(waves.square().mean((-2, -1)), torch.full((12,), 0.5, dtype=waves.dtype))
+    assert torch.allclose(torch.einsum("ayx,byx->ab", waves, waves) / 128, torch.eye(12, dtype=waves.dtype), atol=1e-6)
+    assert inputs.background(torch.stack([setting[2][:3]] * 2)).shape == (3, 16, 16, 16)
+
+
+# -- with an ensemble ------------------------------------------------------------------------------------------------
+def test_hybrid_is_between_the_filter_and_the_network(setting):
+    """Its mean is weighted, its anomalies are the filter's, and it remembers for both."""
+    _, step, z, inputs, window = setting
+    torch.manual_seed(0)
+    net = FuXiDA(awake(FuXiDANet(Config(4, inputs.seen, 2, (8, 8), 4))), inputs)
+    local = sm.LETKF(inputs.space, 200e3, 1.02, rotate=True)
+    many = sm.State(z)
+    alone, one = local(many, window, step), net(sm.State(z.mean(0)), window, step)
+    means = []
+    for weight in (0.0, 0.25, 1.0):
+        done = Hybrid(local, net, weight)(many, window, step)
+        anomalies = done.state.z - done.state.z.mean(0)
+        assert torch.allclose(anomalies, alone.state.z - alone.state.z.mean(0))
+        means.append(done.state.z.mean(0))
+    assert torch.allclose(means[0], alone.state.z.mean(0))
+    assert torch.allclose(means[2], one.state.z)
+    assert torch.allclose(means[1], 0.75 * means[0] + 0.25 * means[2])
+    again = Hybrid(local, net, 1.0)(many, window, step, done.memory)
+    assert torch.equal(again.memory.network.hidden, net(sm.State(z.mean(0)), window, step, one.memory).memory.hidden)
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 1\.5"):
+        Hybrid(local, net, 1.5)
+
+
+# -- weights ---------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def kept(setting, tmp_path):
+    """A network's analysis, and the file of its weights."""
+    torch.manual_seed(0)
+    analysis = FuXiDA(awake(FuXiDANet(Config(4, setting[3].seen, 2, (8, 8), 4))), setting[3])
+    analysis.save(tmp_path / "weights.safetensors", seed=3)
+    return analysis, tmp_path / "weights.safetensors"
+
+
+def test_weights_are_all_that_is_needed(setting, kept):
+    _, step, z, inputs, window = setting
+    analysis, path = kept
+    again = FuXiDA.load(path, inputs.space, inputs.fields, setting[4].operator)
+    first, second = (a(sm.State(z[0]), window, step) for a in (analysis, again))
+    assert torch.equal(first.state.z, second.state.z)
+    assert again.inputs.about() == inputs.about()
+    assert load_tensors(path)[1]["about"] == {"seed": 3}
+
+
+def test_weights_for_something_else_are_refused(setting, kept, tmp_path):
+    inputs, (_, path) = setting[3], kept
+    fields = {"psi": inputs.space.read, "q": inputs.space.read}
+    with pytest.raises(ValueError, match=r"weights.safetensors is of a network for the fields psi, not for psi, q"):
+        FuXiDA.load(path, inputs.space, fields, setting[4].operator)
+    whole = path.read_bytes()
+    for name, content in (("cut", whole[:-100]), ("short", whole[:50]), ("empty", b""), ("text", b"weights" * 99)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            FuXiDA.load(tmp_path / name, inputs.space, inputs.fields, setting[4].operator)
+    with pytest.raises(ValueError, match="nowhere is missing"):
+        FuXiDA.load(tmp_path / "nowhere", inputs.space, inputs.fields, setting[4].operator)
+    tensors, header = load_tensors(path)
+    save_tensors(tmp_path / "other", tensors, header | {"kind": "mgno"})
+    with pytest.raises(ValueError, match="holds no weights of this network but mgno"):
+        FuXiDA.load(tmp_path / "other", inputs.space, inputs.fields, setting[4].operator)
+    tensors.pop("out.bias")
+    save_tensors(tmp_path / "lacking", tensors, header)
+    with pytest.raises(ValueError, match=r"(?s)lacking is damaged.*out.bias"):
+        FuXiDA.load(tmp_path / "lacking", inputs.space, inputs.fields, setting[4].operator)

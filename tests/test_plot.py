@@ -6,10 +6,12 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from PIL import Image
 
 from sciml import plot
+from sciml.grid import Grid
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +213,43 @@ def test_movie(tmp_path, units):
 )
 def test_clock(value, units, text):
     assert plot.clock(xr.DataArray(value, attrs={"units": units})) == text
+
+
+def test_spectra_of_analyses_show_what_is_blurred():
+    """An analysis of half the amplitude has a quarter of the variance, and so has its error."""
+    grid = Grid(16, 16, 1e6, 1e6)
+    truth = grid.fft(torch.randn(3, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    figure = plot.compared_spectra(grid, {"half": 0.5 * truth, "good": truth}, truth)
+    above, below = figure.axes[0], figure.axes[2]
+    half, good = above.get_lines()[:2]
+    assert np.allclose(half.get_ydata(), 0.25)
+    assert np.allclose(good.get_ydata(), 1)
+    true, error = below.get_lines()[:2]
+    assert np.allclose(error.get_ydata(), 0.25 * true.get_ydata())
+    assert [t.get_text() for t in above.get_legend().get_texts()] == ["half", "good"]
+
+
+def test_costs_name_every_method():
+    results = {
+        n: {"seconds_per_window": s, "psi": {"analysis": [e, 2 * e]}} for n, s, e in (("a", 0.1, 0.2), ("b", 1, 0.1))
+    }
+    figure = plot.costs(results, ["one", "two"], "error")
+    for lev, ax in enumerate(figure.axes):
+        assert [t.get_text().strip() for t in ax.texts] == ["a", "b"]
+        assert [float(line.get_ydata()[0]) for line in ax.get_lines()] == pytest.approx(
+            [0.2 * (lev + 1), 0.1 * (lev + 1)]
+        )
+
+
+def test_responses_are_scaled_one_by_one():
+    grid = Grid(8, 8, 1e6, 1e6)
+    fields = {"small": torch.full((2, 8, 8), -0.5), "large": torch.full((2, 8, 8), 10.0)}
+    figure = plot.responses(grid, [{"fields": fields, "x": 2e5, "y": 7e5, "channel": "ssh"}])
+    assert len(figure.axes) == 4
+    assert [ax.images[0].get_clim() for ax in figure.axes[:2]] == [(-0.5, 0.5), (-10, 10)]
+    assert figure.axes[0].get_title() == "small"
+    assert figure.axes[2].get_ylabel() == "ssh, layer 2"
+    assert tuple(figure.axes[0].get_lines()[0].get_xydata()[0]) == (200, 700)
 
 
 def test_pictures_need_no_screen():

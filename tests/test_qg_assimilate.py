@@ -144,6 +144,16 @@ def test_models_differ_as_described():
         testbed.model("good")
 
 
+def test_states_of_another_model_have_the_same_flow():
+    perfect, imperfect = testbed.model(), testbed.model("imperfect")
+    q = perfect.read(perfect.init(1e-6 * torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0)).double()))
+    z = testbed.states(imperfect, q)
+    flow, expected = imperfect.grid.ifft(imperfect.psi(z)), perfect.grid.ifft(perfect.psi(perfect.init(q)))
+    assert torch.allclose(flow, expected, atol=1e-9 * float(expected.abs().max()))
+    assert (imperfect.read(z) - q).norm() > 0.01 * q.norm(), "the potential vorticity of that flow is another one"
+    assert torch.equal(testbed.states(perfect, q), perfect.init(q))
+
+
 def test_channels_of_unknown_kind_are_refused():
     with pytest.raises(ValueError, match="unknown kind 'lidar'; there are ssh"):
         testbed.channel(testbed.model().grid, dict(name="a", kind="lidar", sigma=1.0, units="1"))

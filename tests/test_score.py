@@ -92,6 +92,16 @@ def test_block_bootstrap_covers_the_mean_of_a_correlated_series():
     assert held[1] / 60 < 0.6
 
 
+def test_crps_of_a_normal_distribution_is_its_integral():
+    """Of ``(F(x) - [x >= y])^2`` over x; of many members it is that of the ensemble."""
+    x = np.linspace(-30, 30, 600001)
+    for mean, std, truth in ((0.0, 1.0, 0.3), (2.0, 0.5, -1.0), (-1.0, 3.0, 5.0)):
+        integrand = (stats.norm.cdf(x, mean, std) - (x >= truth)) ** 2
+        assert score.crps_gaussian(mean, std, truth) == pytest.approx(np.trapezoid(integrand, x), abs=1e-4)
+    members = 1.0 + 2.0 * np.random.default_rng(0).standard_normal((100000, 1))
+    assert score.crps_gaussian(1.0, 2.0, 0.0) == pytest.approx(float(score.crps(members, np.zeros(1))[0]), rel=0.01)
+
+
 def test_crps_of_a_normal_ensemble():
     """sigma (2 phi(z) - 1/sqrt(pi) + z (2 Phi(z) - 1)) for a normal forecast (Gneiting et al. 2005, eq. 5)."""
     rng = np.random.default_rng(0)

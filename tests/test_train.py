@@ -1,16 +1,17 @@
 """The training loop, and training through assimilation cycles."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 import sciml as sm
-from sciml.assim.learning import Cycling, Truth
-from sciml.assim.network import NetworkAnalysis
+from sciml.assim.learning import Cycling, Truth, adopt
+from sciml.assim.network import FuXiDA
 from sciml.files import load_tensors
-from sciml.nn.fuxida import Config, FuXiDA
+from sciml.nn.fuxida import Config, FuXiDANet
 from sciml.train import fit, schedule
 from tests.test_fuxida import awake, setting  # noqa: F401
 
@@ -103,10 +104,10 @@ def cycling(setting, **changes) -> Cycling:  # noqa: F811
             ends.append(state.z)
         truths.append(Truth(cut, torch.stack(ends)))
     torch.manual_seed(0)
-    net = awake(FuXiDA(Config(4, inputs.planes, 2, (8, 8), 4))).train()
-    measures = [lambda dz: inputs.space.read(dz) / inputs.std[:, None, None]]
-    options = dict(batch=3, cycles=2, autocast=False, drop=0.0, noisier=0.0, reliability=0.0) | changes
-    return Cycling(NetworkAnalysis(net, inputs), step, truths, z[2:], measures, **options)
+    net = awake(FuXiDANet(Config(4, inputs.seen, 2, (8, 8), 4))).train()
+    measures = [lambda dz: inputs.space.read(dz) / inputs.scale()]
+    options = dict(batch=3, cycles=2, autocast=False, drop=((1.0, 0.0),), noisier=0.0, reliability=0.0) | changes
+    return Cycling(FuXiDA(net, inputs), step, truths, z[2:], measures, **options)
 
 
 def test_the_gradient_goes_through_cycles_and_forecasts(setting):  # noqa: F811
@@ -152,3 +153,19 @@ def test_training_lowers_the_error(setting):  # noqa: F811
     before = loss()
     fit(one.analysis.net, one, 40, lr=3e-3, warm_up=5)
     assert loss() < 0.8 * before
+
+
+def test_a_network_starts_from_another_one_that_was_shown_less(setting):  # noqa: F811
+    """It answers the same until it learns what the new planes are for."""
+    _, step, z, inputs, window = setting
+    torch.manual_seed(0)
+    old_inputs = replace(inputs, planes=("value", "mask"))
+    old = FuXiDA(awake(FuXiDANet(Config(4, old_inputs.seen, 2, (8, 8), 4))), old_inputs)
+    new_inputs = replace(inputs, harmonics=2)
+    new = FuXiDA(FuXiDANet(Config(12, new_inputs.seen, 2, (8, 8), 4)).eval(), new_inputs)
+    adopt(new, old)
+    first, second = (a(sm.State(z[0]), window, step).state.z for a in (old, new))
+    assert torch.allclose(first, second, rtol=1e-5, atol=1e-6 * float(first.abs().max()))
+    other = FuXiDA(FuXiDANet(Config(4, inputs.seen, 2, (8, 12), 4)), inputs)
+    with pytest.raises(ValueError, match=r"the networks differ in .*same widths"):
+        adopt(other, old)

@@ -63,7 +63,7 @@ class Record(NamedTuple):
     background: Tensor
     analysis: Tensor
     spread: Tensor | None
-    """of the analysis, on the grid: ``(cycles, lev, y, x)``"""
+    """of the analysis, on the grid: ``(cycles, lev, y, x)``; of ensembles, or as the method states it"""
     departures: list[Departures]
     final: State
     info: list[dict[str, float]]
@@ -90,6 +90,8 @@ def cycle(
         h = result.background_equivalents
         if ensemble:
             spread.append(read(state.z).std(0))
+        elif result.spread is not None:
+            spread.append(result.spread)
         mean = h.mean(0) if ensemble else h
         std = h.std(0) if ensemble and h.numel() else torch.zeros_like(mean)
         seen = mean if result.analysis_equivalents is None else result.analysis_equivalents

@@ -79,17 +79,23 @@ def hessian(tangent: Map, adjoint: Map) -> Map:
     return lambda p: p + adjoint(tangent(p))
 
 
-def conjugate_gradients(A: Map, b: Tensor, iterations: int, tolerance: float) -> Tensor:
-    """``A x = b`` from zero, until the residual is ``tolerance |b|``."""
+def conjugate_gradients(A: Map, b: Tensor, iterations: int, tolerance: float, batch: int = 0) -> Tensor:
+    """``A x = b`` from zero, until the residual is ``tolerance |b|``; the first ``batch`` axes hold systems of their
+    own, all of which must be solved before it ends."""
+    axes = tuple(range(batch, b.ndim))
+
+    def dot(p: Tensor, q: Tensor) -> Tensor:
+        return (p * q).sum(axes, keepdim=True)
+
     x, r = torch.zeros_like(b), b
-    p, rho = r, (r * r).sum()
-    goal = tolerance**2 * rho
+    p, rho = r, dot(r, r)
+    goal, tiny = tolerance**2 * rho, torch.finfo(b.dtype).tiny
     for _ in range(iterations):
-        if rho <= goal or rho == 0:
+        if bool((rho <= goal).all()) or not bool(rho.any()):
             break
         q = A(p)
-        alpha = rho / (p * q).sum()
+        alpha = rho / dot(p, q).clamp(min=tiny)
         x, r = x + alpha * p, r - alpha * q
-        new = (r * r).sum()
-        p, rho = r + (new / rho) * p, new
+        new = dot(r, r)
+        p, rho = r + (new / rho.clamp(min=tiny)) * p, new
     return x

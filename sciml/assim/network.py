@@ -7,21 +7,30 @@ fields at the end of the window from them (Xu et al. 2025, npj Clim. Atmos. Sci.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sciml.assim.base import Analysed, Space, forecast, innovations, restarted
+from sciml.assim.base import Analysed, Covariance, Space, forecast, innovations, restarted, single
+from sciml.assim.gridded import FirstGuess
+from sciml.files import load_tensors, refusing, save_tensors
+from sciml.nn.fuxida import Config, FuXiDANet
 from sciml.observations import names
-from sciml.observe import Window
+from sciml.observe import Operator, Window
 from sciml.step import State, Step
 
 PLANES = ("value", "mask", "count", "age", "sigma")
 """What is known of each cell of a frame and channel."""
+KIND = "fuxida"
+"""of weights, in their files"""
+ROOT = "first.root"
+"""name of the background covariance's root in these files"""
 LARGE = 30.0
 """Innovations count as no larger than this, in units of their errors."""
 
@@ -44,7 +53,7 @@ class Cells(NamedTuple):
     share: Tensor
     """weight of each observation in the mean of its cell"""
     fixed: Tensor
-    """``(4, frame * channel * y * x)``: mask, count, age, sigma"""
+    """all planes but the first, ``(planes - 1, frame * channel * y * x)``"""
 
 
 @dataclass(frozen=True)
@@ -54,23 +63,51 @@ class Inputs:
     Parameters
     ----------
     space : states as fields ``(..., lev, y, x)``, to which increments are added, and back
-    std : climatological standard deviation of these fields, by level
-    see : state to planes ``(..., c, y, x)`` of order 1, shown at the start and at the end of the window
+    fields : by name, what is shown of the state at the start and at the end of the window: fields of a state; the first
+        of them is that of ``space``
+    std : climatological standard deviations of these, by level
     channels, sigma : names of the channels in the order of the planes, and the errors that count as usual
     frames : parts of the window
+    planes : what is shown of the observations in each frame and channel, of ``PLANES`` (the paper: values alone)
+    harmonics : waves around the box whose sines and cosines are shown too, so that a network may learn errors of its
+        model that stay in place (the paper shows latitude and longitude)
+    first : a classical increment that is shown, too
     """
 
     space: Space
-    std: Tensor
-    see: Callable[[Tensor], Tensor]
+    fields: Mapping[str, Callable[[Tensor], Tensor]]
+    std: Mapping[str, tuple[float, ...]]
     channels: tuple[str, ...]
     sigma: tuple[float, ...]
-    frames: int = 5
+    frames: int = 2
+    planes: tuple[str, ...] = PLANES
+    harmonics: int = 0
+    first: FirstGuess | None = None
+
+    def __post_init__(self):
+        if not self.fields or list(self.fields) != list(self.std) or len(self.channels) != len(self.sigma):
+            raise ValueError("a network needs fields with a standard deviation each, and channels with an error each")
+        if self.planes[:1] != PLANES[:1] or not set(self.planes) <= set(PLANES):
+            raise ValueError(f"the planes are value and some of {', '.join(PLANES[1:])}, got {', '.join(self.planes)}")
+
+    def scale(self, field: str | None = None) -> Tensor:
+        """Standard deviation ``(lev, 1, 1)`` of a field (of the first one)."""
+        return self.space.grid.real(self.std[field or next(iter(self.fields))])[:, None, None]
 
     @property
-    def planes(self) -> int:
+    def levels(self) -> int:
+        """Of the increment."""
+        return len(next(iter(self.std.values())))
+
+    @property
+    def backgrounds(self) -> int:
+        """Number of planes of backgrounds."""
+        return 2 * sum(len(s) for s in self.std.values()) + 4 * self.harmonics + self.levels * (self.first is not None)
+
+    @property
+    def seen(self) -> int:
         """Number of planes of observations."""
-        return len(PLANES) * self.frames * len(self.channels)
+        return len(self.planes) * self.frames * len(self.channels)
 
     def cells(self, window: Window, keep: np.ndarray | None = None, noisier: float = 1.0) -> Cells:
         """Cells of the observations of a window, which depend on no state; only those that ``keep`` selects count, with
@@ -98,7 +135,8 @@ class Inputs:
         mask = count > 0
         age = np.bincount(index, share * (1 - part), minlength=size)
         sigma = np.where(mask, -0.5 * np.log(np.where(mask, total, 1.0)), 0.0)
-        fixed = np.stack([mask, np.log1p(count), age, sigma]).astype(np.float32)
+        about = {"mask": mask, "count": np.log1p(count), "age": age, "sigma": sigma}
+        fixed = np.array([about[n] for n in self.planes[1:]], np.float32).reshape(-1, size)
         device = grid.device
         return Cells(
             torch.as_tensor(index, device=device), grid.real(share).float(), torch.as_tensor(fixed, device=device)
@@ -113,27 +151,134 @@ class Inputs:
 
     def background(self, states: Tensor) -> Tensor:
         """Planes ``(..., c, y, x)`` of a trajectory: its end and its start."""
-        return torch.cat([self.see(states[-1]), self.see(states[0])], -3).float()
+        planes = [self.scaled(name, z) for z in (states[-1], states[0]) for name in self.fields]
+        waves = self.waves()
+        return torch.cat([*planes, waves.expand(*planes[0].shape[:-3], *waves.shape)], -3).float()
+
+    def guess(self, z: Tensor, seen: Tensor) -> list[Tensor]:
+        """The classical increment, if it is shown, from planes of observations ``(batch, planes, y, x)``, scaled."""
+        if self.first is None:
+            return []
+        parts = seen.unflatten(1, (len(self.planes), self.frames, len(self.channels)))
+        value, mask, count, sigma = (parts[:, self.planes.index(n)] for n in ("value", "mask", "count", "sigma"))
+        precision = mask * torch.exp(-2 * sigma)
+        departure = 3 * value * (torch.expm1(count) / precision.clamp(min=1e-12)).sqrt()
+        total = precision.sum(1)
+        mean = (precision * departure).sum(1) / total.clamp(min=1e-12)
+        real = self.space.grid.real
+        return [(self.first(z, real(mean), real(total)) / self.scale()).float()]
+
+    def scaled(self, field: str, z: Tensor) -> Tensor:
+        """A field of states over its climatological standard deviation."""
+        values, expected = self.fields[field](z), len(self.std[field])
+        if values.shape[-3] != expected:
+            raise ValueError(
+                f"the network knows {expected} levels of {field}, this model has {values.shape[-3]}; train one for it"
+            )
+        return values / self.scale(field)
+
+    def waves(self) -> Tensor:
+        """Sines and cosines ``(4 harmonics, y, x)`` with one to ``harmonics`` waves around the box."""
+        grid = self.space.grid
+        along = 2 * torch.pi * torch.arange(grid.nx) / grid.nx
+        across = (2 * torch.pi * torch.arange(grid.ny) / grid.ny)[:, None]
+        found = [
+            turn(n * angle).expand(grid.shape)
+            for n in range(1, self.harmonics + 1)
+            for angle in (along, across)
+            for turn in (torch.sin, torch.cos)
+        ]
+        return grid.real(torch.stack(found) if found else torch.zeros(0, *grid.shape))
+
+    def labels(self) -> list[tuple]:
+        """What each plane is that the network takes: those of the background, then those of the observations."""
+        known = [(at, n, lev) for at in ("end", "start") for n, std in self.std.items() for lev in range(len(std))]
+        waves = [("wave", i) for i in range(4 * self.harmonics)]
+        first = [("first", i) for i in range(self.levels * (self.first is not None))]
+        return known + waves + first + list(product(self.planes, range(self.frames), self.channels))
+
+    def about(self) -> dict[str, Any]:
+        """All but the functions: what a file of weights must say of its inputs."""
+        names = ("std", "channels", "sigma", "frames", "planes", "harmonics")
+        return {n: getattr(self, n) for n in names} | {"first": self.first.iterations if self.first else 0}
+
+
+def first_guess(inputs: Inputs, root: Tensor, operator: Operator, iterations: int) -> FirstGuess:
+    """The classical increment for the channels of ``inputs`` and the root of a background covariance.
+
+    Raises ``ValueError`` for a covariance of another grid, and where the operator lacks a channel.
+    """
+    grid, known = inputs.space.grid, {c.name: c.quantity for c in operator.channels}
+    if root.shape[-2:] != grid.modes:
+        raise ValueError(f"the background covariance has {tuple(root.shape[-2:])} modes, the grid {tuple(grid.modes)}")
+    if missing := set(inputs.channels) - set(known):
+        raise ValueError(f"the operator lacks the channels {', '.join(sorted(missing))} of the network")
+    quantities = [known[c] for c in inputs.channels]
+    return FirstGuess(Covariance(grid, grid.real(root)), inputs.space.read, quantities, inputs.sigma, iterations)
 
 
 @dataclass(frozen=True)
-class NetworkAnalysis:
+class FuXiDA:
     """Background plus the network's increment; see :class:`Inputs`.
 
-    With ``observed=False`` the network is shown no observations (the paper's CORR).
+    A network of ``observations=0`` is shown none (the paper's CORR).
     """
 
-    net: nn.Module
+    net: FuXiDANet
     inputs: Inputs
-    observed: bool = True
+
+    def __post_init__(self):
+        c, i = self.net.config, self.inputs
+        if (c.background, c.outputs) != (i.backgrounds, i.levels) or c.observations not in (0, i.seen):
+            raise ValueError(
+                f"the network takes {c.background} background channels and {c.observations} planes of observations and "
+                f"gives {c.outputs} fields; these inputs have {i.backgrounds} and {i.seen}, and {i.levels} levels"
+            )
+
+    def save(self, path: Path, **about: Any) -> None:
+        """Write weights (safetensors) with all that is needed to use them, and ``about`` them."""
+        header = {"kind": KIND, "network": asdict(self.net.config), "inputs": self.inputs.about(), "about": about}
+        first = self.inputs.first
+        save_tensors(path, self.net.state_dict() | ({ROOT: first.covariance.root} if first else {}), header)
+
+    @classmethod
+    def load(
+        cls, path: Path, space: Space, fields: Mapping[str, Callable[[Tensor], Tensor]], operator: Operator
+    ) -> FuXiDA:
+        """What :meth:`save` wrote, for states of ``space``; ``operator`` says what the channels measure.
+
+        Raises ``ValueError`` for files that are damaged or of something else, and for other ``fields`` than those that
+        the network was trained with; other numbers of levels and unknown channels are refused when it is used.
+        """
+        tensors, header = load_tensors(path)
+        if header.get("kind") != KIND:
+            raise ValueError(f"{path} holds no weights of this network but {header.get('kind', 'something else')}")
+        with refusing(path):
+            said: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in header["inputs"].items()}
+            std = {n: tuple(v) for n, v in said.pop("std").items()}
+            config = Config(**header["network"] | {"widths": tuple(header["network"]["widths"])})
+        if list(std) != list(fields):
+            raise ValueError(
+                f"{path} is of a network for the fields {', '.join(std)}, not for {', '.join(fields)}; train another"
+            )
+        grid = space.grid
+        with refusing(path):
+            iterations, root = said.pop("first", 0), tensors.pop(ROOT, None)
+            inputs = Inputs(space, fields, std, **said)
+            if iterations:
+                assert root is not None
+                inputs = replace(inputs, first=first_guess(inputs, root, operator, iterations))
+            net = FuXiDANet(config).to(grid.device)
+            net.load_state_dict(tensors)
+        return cls(net.eval(), inputs)
 
     def __call__(self, background: State, window: Window, step: Step, memory: Memory | None = None) -> Analysed:
-        states, end, equivalents = forecast(step, background, window)
+        states, end, equivalents = forecast(step, single(background), window)
         with torch.no_grad():
             cells = self.inputs.cells(window)
             z, new = self.increment(states[:, None], [cells], [innovations(window, equivalents)], memory)
         kept = Memory(new.hidden, new.sigma[0])
-        return Analysed(restarted(end, z[0]), end, equivalents, kept)
+        return Analysed(restarted(end, z[0]), end, equivalents, kept, spread=kept.sigma)
 
     def increment(
         self, states: Tensor, cells: Sequence[Cells], departures: Sequence[Tensor], memory: Memory | None
@@ -142,8 +287,11 @@ class NetworkAnalysis:
         the departures, in units of their errors, of its own window."""
         inputs, space = self.inputs, self.inputs.space
         pairs = zip(cells, departures, strict=True)
-        seen = torch.stack([inputs.observations(c, d) for c, d in pairs]) if self.observed else None
-        out = self.net(inputs.background(states), seen, None if memory is None else memory.hidden)
-        scale = inputs.std.to(out.mean.dtype)[:, None, None]
-        z = states[-1] + space.write((scale * out.mean).to(inputs.std.dtype))
+        seen = torch.stack([inputs.observations(c, d) for c, d in pairs]) if self.net.sees else None
+        shown = inputs.background(states)
+        if seen is not None:
+            shown = torch.cat([shown, *inputs.guess(states[-1].detach(), seen.detach())], 1)
+        out = self.net(shown, seen, None if memory is None else memory.hidden)
+        scale = inputs.scale()
+        z = states[-1] + space.write(scale * out.mean)
         return z, Memory(out.memory, scale * out.log_sigma.clamp(-8, 3).exp())

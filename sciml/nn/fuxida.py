@@ -45,6 +45,7 @@ class Config:
     outputs : fields of the increment
     widths : features of each branch at each resolution, from half that of the grid
     memory : channels of the state carried from cycle to cycle
+    first : whether the last ``outputs`` channels of the background are an increment to start from
     """
 
     background: int
@@ -52,6 +53,7 @@ class Config:
     outputs: int
     widths: tuple[int, ...] = (48, 64, 96)
     memory: int = 16
+    first: bool = False
 
     def __post_init__(self):
         if min(self.background, self.outputs, *self.widths) < 1 or min(self.observations, self.memory) < 0:
@@ -75,7 +77,7 @@ class Fusion(nn.Module):
         return self.leave(torch.cat([fine, coarse], 1)).chunk(self.parts, 1)
 
 
-class FuXiDA(nn.Module):
+class FuXiDANet(nn.Module):
     """The network; see the head of this file.
 
     ``forward(background (b, background, y, x), observations (b, observations, y, x), memory)`` with ``memory`` as the
@@ -100,7 +102,9 @@ class FuXiDA(nn.Module):
         self.out = PeriodicConv(widths[0] // 2, 2 * config.outputs)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.part = nn.Parameter(torch.zeros(config.outputs, 1, 1)) if config.first else None
         self.keep = PeriodicConv(widths[0], config.memory, 1) if config.memory else None
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self, background: Tensor, observations: Tensor | None = None, memory: Tensor | None = None
@@ -136,6 +140,8 @@ class FuXiDA(nn.Module):
         for up, join, skip in zip(reversed(self.up), reversed(self.join), kept[-2::-1], strict=True):
             b = F.silu(join(torch.cat([up(b, skip.shape[-2:]), skip], 1)))
         mean, log_sigma = self.out(F.silu(self.leave(b, (shape[0], shape[1])))).float().chunk(2, 1)
+        if self.part is not None:
+            mean = mean + self.part * background[:, -self.config.outputs :]
         new = memory if self.keep is None else torch.tanh(self.keep(b)).float()
         return Increment(mean, log_sigma, new)
 

@@ -1,0 +1,301 @@
+"""FuXi-DA: a learned analysis of satellite-like observations, beside the classical ladder.
+
+    x_a = x_b + increment(x_b, observations, memory),   trained through its own assimilation cycles
+
+CTRL is the model alone, CORR the network that sees no observations, ASSI the whole one: the satellites' value is ASSI
+minus CORR. Network and experiments: Xu et al. (2025, npj Clim. Atmos. Sci. 8, 156); training through cycles: Bocquet et
+al. (2024, arXiv 2408.04739). The test bed is that of cases/qg_assimilate.py: data/qg_satellite.nc, truth for scoring
+only. One pixel of one channel is changed, too, and the response is compared with B H^T of an ensemble.
+
+Writes a folder for each method, pictures, responses.json and summary.json; with --train weights.safetensors, a log and
+a picture of it. Numbers to expect are in docs/results.md. Run time on one core: quick 40 s, default 20 minutes; --train
+somewhat over an hour, and as much again for --start with the weights of the first; --resume goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import qg_assimilate as ladder
+import torch
+from common import Common, Refused, device, folder, main, make_room, refuse_unfinished, write_summary
+
+import sciml as sm
+from sciml import plot, score, testbed
+from sciml.assim import response
+from sciml.assim.base import Analysed, trajectory
+from sciml.assim.cycle import cycles
+from sciml.assim.learning import Cycling, Truth, adopt, observed_truth
+from sciml.assim.local import LETKF
+from sciml.assim.network import FuXiDA
+from sciml.assim.optimal import free_run
+from sciml.files import load_tensors, replacing
+from sciml.nn.fuxida import Config, FuXiDANet
+from sciml.observations import names
+from sciml.train import fit
+
+TRAINED = ("weights.safetensors", "checkpoint.safetensors", "log.csv", "training.png", "summary.json")
+"""what a training writes"""
+CORR = {m: p.with_name(p.name.replace("_qg", "_qg_corr")) for m, p in ladder.WEIGHTS.items()}
+"""weights of CORR"""
+SCALES: dict[str, dict[str, Any]] = {
+    "quick": dict(truths=2, windows=12, spinup=30.0, updates=6, through=3, widths=(16, 16)),
+    "default": dict(truths=24, windows=100, spinup=3600.0, updates=4000, through=2200, widths=(32, 48, 64)),
+    "full": dict(truths=96, windows=200, spinup=3600.0, updates=40000, through=20000, widths=(64, 96, 128)),
+}
+"""Of trainings: truths and windows of each, days to their start, updates, the first of these that goes through the
+model, features of the network."""
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    train: bool = False
+    """Train a network instead of using one."""
+    model: Literal["perfect", "imperfect"] = "perfect"
+    """The model that made the truth, or one with wrong drag and deformation radius and no topography."""
+    weights: Path | None = None
+    """Weights of ASSI (default: those in data/weights)."""
+    corr_weights: Path | None = None
+    """Weights of CORR (default: those in data/weights)."""
+    methods: tuple[str, ...] = ("oi", "3dvar", "letkf", "4dvar", "hybrid")
+    """Methods of cases/qg_assimilate.py to compare with."""
+    observations: Path = ladder.DATA / "qg_satellite.nc"
+    """Observation file, as data/make_qg_satellite.py writes it."""
+    truth: Path = ladder.DATA / "qg_satellite_truth.nc"
+    """File with the truth, for scores only."""
+    climatology: Path = ladder.DATA / "qg_satellite_climatology.nc"
+    """File with snapshots of the model and its background covariance."""
+    days: float | None = None
+    """Length, days, in whole windows (default: all observations; quick 30)."""
+    responses: int | None = None
+    """Observations that are changed, one in each of the last windows (default 50; quick 2; 0: none)."""
+    members: int | None = None
+    """Size of the ensemble that gives B H^T (default 200; quick 20)."""
+    blind: bool = False
+    """Train CORR, which sees no observations."""
+    first: bool = True
+    """Show the network a cheap optimal interpolation, too."""
+    start: Path | None = None
+    """Weights to train further."""
+    ablate: tuple[Literal["forecast", "cycles", "mask"], ...] = ()
+    """Train without the forecast loss, without gradients through cycles, or with values of observations alone."""
+    updates: int | None = None
+    """Updates of the training (default: 4000; quick 6, full 40000)."""
+    resume: bool = False
+    """Go on with an interrupted training."""
+    overwrite: bool = False
+    """Remove an earlier training in the folder."""
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+def truths_for(o: Options, eq: sm.TwoLayerQG, scale: dict[str, Any]) -> list[Truth]:
+    """Truths of the perfect model, each under other satellites; seeds that no test uses."""
+    true = testbed.model(device=eq.grid.device, dtype=eq.grid.dtype)
+    step, H, seen_by = testbed.stepper(true), testbed.operator(true), testbed.operator(eq)
+    first = 10_000 + 1000 * o.seed
+    start = testbed.spun_up(step, first, scale["spinup"], members=scale["truths"]).z
+
+    def states(z: torch.Tensor) -> torch.Tensor:
+        return testbed.states(eq, true.read(z))
+
+    found = []
+    for i in range(scale["truths"]):
+        satellites = testbed.network(H, np.random.default_rng(first + i))
+        about = scale["windows"], testbed.WINDOW, H, satellites, first + i, seen_by, states
+        found.append(observed_truth(step, sm.State(start[i]), *about))
+    return found
+
+
+def objective(o: Options, scale: dict[str, Any]) -> Cycling:
+    """An untrained network and what it is to minimise."""
+    eq = testbed.model(o.model, device=device(o.device), dtype=torch.float32)
+    statistics = ladder.load(o.climatology, "climatology")
+    earlier = None if o.start is None else ladder.network(o.start, eq)
+    climate = testbed.states(eq, torch.as_tensor(statistics["q"].values))
+    root = eq.grid.real(statistics[f"background_root{'' if o.model == 'perfect' else '_imperfect'}"].values)
+    harmonics = 4 if o.model == "imperfect" else 0
+    inputs = testbed.inputs(eq, climate, harmonics, root if o.first and not o.blind else None)
+    if "mask" in o.ablate:
+        inputs = replace(inputs, planes=inputs.planes[:1], first=None)
+    torch.manual_seed(o.seed)
+    seen, first = 0 if o.blind else inputs.seen, inputs.first is not None
+    config = Config(inputs.backgrounds, seen, inputs.levels, scale["widths"], first=first)
+    analysis = FuXiDA(FuXiDANet(config).to(eq.grid.device), inputs)
+    measures = [
+        lambda dz: inputs.fields["psi"](dz) / inputs.scale("psi"),
+        lambda dz: 0.5 * inputs.fields["q"](dz) / inputs.scale("q"),
+    ]
+    batch, cycles, through = (24, 1, scale["updates"]) if "cycles" in o.ablate else (8, 3, scale["through"])
+    if earlier is not None:
+        adopt(analysis, earlier)
+        cycles, through = 4, scale["updates"] // 3
+    print(f"making {scale['truths']} truths of {scale['windows']} windows", flush=True)
+    truths = truths_for(o, eq, scale)
+    return Cycling(
+        analysis, testbed.stepper(eq), truths, climate, measures, batch, cycles, through,
+        restart=0.05 if earlier is None else 0.02, forecast=0.0 if "forecast" in o.ablate else 1.0, seed=o.seed,
+    )  # fmt: skip
+
+
+def train(o: Options) -> None:
+    """Write weights, a log and its picture."""
+    started = time.monotonic()
+    out = folder(o.out or Path("runs") / f"qg_fuxi_da-train-{o.model}{'-corr' * o.blind}")
+    refuse_unfinished(out, TRAINED, o)
+    if not o.resume:
+        make_room(out, TRAINED, o)
+    scale = SCALES[o.preset] | ({} if o.updates is None else {"updates": o.updates, "through": o.updates // 2})
+    learning = objective(o, scale)
+    log, checkpoint = out / "log.csv", out / "checkpoint.safetensors"
+    done = load_tensors(checkpoint)[1]["update"] if checkpoint.exists() else 0
+    rows = log.read_text().splitlines()[1:] if log.exists() else []
+    rows = ["update,loss,error_1,error_2,seconds", *(r for r in rows if int(r.split(",")[0]) <= done)]
+    log.write_text("".join(f"{r}\n" for r in rows))
+
+    def note(update: int, loss: float) -> None:
+        error = learning.error_by_level().tolist()
+        with log.open("a") as file:
+            file.write(f"{update},{loss:.5g},{error[0]:.5g},{error[1]:.5g},{time.monotonic() - started:.0f}\n")
+
+    analysis, every = learning.analysis, max(1, min(50, scale["updates"] // 3))
+    averaged = fit(
+        analysis.net, learning, scale["updates"], lr=1.5e-3 if o.start is None else 1e-3, checkpoint=checkpoint,
+        every=every, log=note,
+    )  # fmt: skip
+    analysis.net.load_state_dict(averaged)
+    command = f"python cases/qg_fuxi_da.py --train --preset {o.preset} --model {o.model} --seed {o.seed}"
+    command += " --blind" * o.blind + " --no-first" * (not o.first) + (f" --start {o.start.name}" if o.start else "")
+    command += f" --updates {o.updates}" if o.updates else ""
+    analysis.save(out / "weights.safetensors", command=command, updates=scale["updates"])
+    found = np.atleast_2d(np.genfromtxt(log, delimiter=",", skip_header=1))
+    plot.save(plot.series(found[:, 0], found[:, 2:4], ladder.LAYERS, ladder.ERROR, "update"), out / "training.png")
+    write_summary(out / "summary.json", o, {"loss": found[-1, 1], "error": found[-1, 2:4].tolist()}, started)
+    print(f"weights in {out / 'weights.safetensors'}; use them with --weights")
+
+
+# -- comparison ------------------------------------------------------------------------------------------------------
+def compared(o: Options, lo: ladder.Options, s: ladder.Setting) -> dict[str, tuple[Callable[..., Analysed], sm.State]]:
+    """CTRL, CORR, ASSI and the others, each with its first state."""
+    start = sm.State(s.climate.mean(0))
+    corr = ladder.network(o.corr_weights or CORR[o.model], s.eq)
+    built = ladder.build(lo, s)
+    if unknown := set(o.methods) - set(built):
+        raise Refused(f"no method {', '.join(sorted(unknown))}; there are {', '.join(built)}")
+    return {"CTRL": (free_run, start), "CORR": (corr, start), "ASSI": built["fuxida"]} | {
+        m: built[m] for m in o.methods
+    }
+
+
+def responses(
+    o: Options, s: ladder.Setting, analysis: Callable[..., Analysed], n: int, members: int
+) -> list[dict[str, Any]]:
+    """Change an observation in each of the last ``n`` windows; responses and columns of B as arrays, and their shapes.
+
+    The network and an ensemble cycle side by side; 4D-Var answers for the network's background.
+    """
+    generator = torch.Generator().manual_seed(o.seed)
+    order = torch.randint(len(s.climate), (members,), generator=generator)
+    noise = s.background(torch.randn(members, *s.background.shape, dtype=s.eq.grid.dtype, generator=generator))
+    many = sm.State(s.climate[order] + 0.1 * noise)
+    local = LETKF(sm.Space(s.eq.grid, s.psi, s.eq.pv), 80e3, 1.02, every=4, seed=o.seed)
+    four = sm.FourDVar(s.analysed, 1, outer=1, inner=10)
+    rng, state, memory, found = np.random.default_rng(o.seed), sm.State(s.climate.mean(0)), None, []
+    runs = cycles(s.step, local, s.windows, many)
+    for k, (window, ensemble) in enumerate(runs):
+        if k >= len(s.windows) - n and len(window):
+            code = rng.choice(np.unique(window.obs["channel"]))
+            i = int(rng.choice(np.flatnonzero(window.obs["channel"].values == code)))
+            with torch.no_grad():
+                states, _ = trajectory(s.step, state, window.steps)
+            seen = ensemble.background_equivalents[:, i]
+            about = s.psi, state, window, s.step
+            fields = {
+                "network": response.response(analysis, *about, memory, i),
+                "4D-Var": response.response(four, *about, None, i),
+                "ensemble B": response.ensemble_column(s.psi, ensemble.background.z, seen, window.sigma[i]),
+                "static B": response.static_column(s.background, s.psi, states, window, i),
+            }
+            x, y = (float(window.obs[c][i]) for c in "xy")
+            case = {"channel": names(window.obs, "channel")[code], "x": x, "y": y}
+            case["part of the window"] = (float(window.obs["time"][i]) - window.start) / s.length
+            case["shape"] = {name: response.shape(f, s.eq.grid, x, y) for name, f in fields.items()}
+            truth = fields["ensemble B"]
+            case["agreement"] = {name: response.agreement(f, truth) for name, f in fields.items() if f is not truth}
+            found.append(case | {"fields": fields})
+        done = analysis(state, window, s.step, memory)
+        state, memory = done.state, done.memory
+    return found
+
+
+def summarised(cases: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Means over cases of agreement with the ensemble and of shapes, by method."""
+    out = {}
+    for name in cases[0]["shape"]:
+        shapes = [c["shape"][name] for c in cases]
+        own = {"agreement": np.mean([c["agreement"][name] for c in cases])} if name in cases[0]["agreement"] else {}
+        signs = [c["shape"][name]["sign"] == c["shape"]["ensemble B"]["sign"] for c in cases]
+        out[name] = {n: float(v) for n, v in own.items()} | {
+            "same sign": float(np.mean(signs)),
+            "radius (km)": float(np.median([h["radius"] for h in shapes])) / 1e3,
+            "layer 2 / 1": float(np.median([h["projection"] for h in shapes])),
+            "east (km)": float(np.median([h["east"] for h in shapes])) / 1e3,
+        }
+    return out
+
+
+def compare(o: Options) -> None:
+    """The ladder with the network in it, and its responses."""
+    started = time.monotonic()
+    out = folder(o.out or Path("runs") / f"qg_fuxi_da-{o.model}")
+    lo = ladder.Options(
+        preset=o.preset, seed=o.seed, device=o.device, model=o.model, days=o.days, weights=o.weights,
+        observations=o.observations, truth=o.truth, climatology=o.climatology, method="fuxida",
+    )  # fmt: skip
+    s = ladder.prepare(lo)
+    assert s.truth is not None
+    analyses = compared(o, lo, s)
+    n = min(len(s.windows), o.responses if o.responses is not None else 2 if o.preset == "quick" else 50)
+    members = o.members or (20 if o.preset == "quick" else 200)
+    results, records = {}, {}
+    for name, (analysis, start) in analyses.items():
+        try:
+            results[name], records[name] = ladder.one_method(lo, s, name, analysis, start, folder(out / name))
+        except sm.BlowUp as error:
+            print(f"{name}: {error}")
+    errors = {name: r["forecast"] for name, r in results.items()}
+    plot.save(plot.forecasts(errors, ladder.LAYERS, ladder.ERROR), out / "forecast.png")
+    late = slice(3 * len(s.windows) // 8, None)
+    found = {name: s.eq.psi(r.analysis[late]) for name, r in records.items()}
+    plot.save(plot.compared_spectra(s.eq.grid, found, s.eq.psi(s.truth[late])), out / "spectra.png")
+    plot.save(plot.costs(results, ladder.LAYERS, ladder.ERROR), out / "costs.png")
+    print(score.table({m: ladder.row(r) for m, r in results.items()}))
+    numbers: dict[str, Any] = {"ladder": results}
+    if n:
+        cases = responses(o, s, analyses["ASSI"][0], n, members)
+        plot.save(plot.responses(s.eq.grid, cases[:4]), out / "responses.png")
+        numbers["responses"] = summarised(cases)
+        with replacing(out / "responses.json") as partial_file:
+            kept = [{k: v for k, v in c.items() if k != "fields"} for c in cases]
+            partial_file.write_text(json.dumps(kept, indent=1) + "\n")
+        print(score.table(numbers["responses"]))
+    write_summary(out / "summary.json", o, numbers, started)
+    print(f"results in {out}")
+
+
+def run(o: Options) -> None:
+    limits = {"updates": 2, "members": 2, "responses": 0}
+    for name, least in limits.items():
+        given = getattr(o, name)
+        if given is not None and given < least:
+            raise Refused(f"--{name} must be at least {least}, got {given}")
+    (train if o.train else compare)(o)
+
+
+if __name__ == "__main__":
+    main(run, Options)
