@@ -8,7 +8,8 @@ Data: data/qg_satellite.nc (three altimeters, a wide swath, a radiometer with cl
 it), truth for scoring only. Methods: Daley (1991), Burgers et al. (1998), Hunt et al. (2007, Physica D 230, 112),
 Courtier et al. (1994, QJRMS 120, 1367). Expected errors of the streamfunction over its climatological standard
 deviation, perfect model, upper / lower layer: climatology 0.99 / 0.95, oi 0.20 / 0.22, 3dvar 0.20 / 0.22, letkf (40
-members) 0.11 / 0.12, 4dvar 0.11 / 0.11; enkf and etkf, without localisation, diverge. docs/results.md has more truths.
+members) 0.11 / 0.12, 4dvar 0.11 / 0.11, fuxida 0.17 / 0.18, hybrid 0.14 / 0.15; enkf and etkf, without localisation,
+diverge. docs/results.md has more truths.
 
 Writes analysis.nc, departures.nc, pictures and summary.json, with --method all one folder for each method. Run time on
 one core: quick 15 s; default (80 windows) oi 20 s, 3dvar 45 s, letkf 80 s, 4dvar 4 minutes, all 8 minutes.
@@ -92,7 +93,7 @@ class Options(Common):
     hybrid_members: int = 12
     """Size of the ensemble of hybrid."""
     network_weight: float | None = None
-    """Weight of the network in hybrid (default: as tuned for the model)."""
+    """Factor of the network's mean in hybrid, 0 to 1 (default: as tuned for the model)."""
     lag: int | None = None
     """Windows that 4dvar assimilates at once (default: as tuned for the model)."""
     model_error: float | None = None

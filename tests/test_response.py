@@ -6,7 +6,7 @@ import torch
 
 import sciml as sm
 from sciml.assim.base import covariance, trajectory
-from sciml.assim.response import agreement, changed, ensemble_column, response, shape, static_column
+from sciml.assim.response import agreement, changed, ensemble_column, near, response, shape, static_column
 from sciml.observations import observations
 from sciml.observe import level
 
@@ -46,7 +46,8 @@ def test_response_of_optimal_interpolation_is_its_gain(setting):
     expected = torch.einsum("i,i...->...", torch.linalg.inv(S)[1], columns)
     found = response(analysis, psi, sm.State(z[0]), window, step, None, 1, amount=2.0)
     assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
-    assert agreement(found, columns[1]) > 0.5
+    where = torch.ones(16, 16, dtype=torch.bool)
+    assert agreement(found, columns[1], where) > 0.5
 
 
 def test_ensemble_column_is_the_sample_covariance(setting):
@@ -74,6 +75,12 @@ def test_shape_of_a_moved_bump_across_the_edge_of_the_box():
 def test_agreement():
     a = torch.randn(2, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     b = torch.randn(2, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    assert agreement(3 * a, a) == pytest.approx(1)
-    assert agreement(-a, a) == pytest.approx(-1)
-    assert abs(agreement(a, b)) < 0.1
+    where = torch.ones(32, 32, dtype=torch.bool)
+    assert agreement(3 * a, a, where) == pytest.approx(1)
+    assert agreement(-a, a, where) == pytest.approx(-1)
+    assert abs(agreement(a, b, where)) < 0.1
+    part = near(sm.Grid(32, 32, 1e6, 1e6), 9e5, 1e5)
+    assert float(part.double().mean()) == pytest.approx(np.pi / 16, abs=0.01)
+    assert part[0, 0]
+    assert not part[16, 16]
+    assert agreement(torch.where(part, a, b), a, part) == pytest.approx(1)

@@ -50,10 +50,24 @@ def static_column(covariance: Covariance, read: Read, states: Tensor, window: Wi
     return read(covariance(torch.autograd.grad(seen, v)[0]))
 
 
-def agreement(a: Tensor, b: Tensor) -> float:
-    """Pattern correlation of fields ``(lev, y, x)``, each level scaled by its own root mean square in ``b``."""
-    scale = b.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=1e-300)
-    a, b = (f / scale - (f / scale).mean((-2, -1), keepdim=True) for f in (a, b))
+def around(grid: Grid, x: float, y: float) -> tuple[Tensor, Tensor]:
+    """Distances ``(nx)`` and ``(ny, 1)`` east and north of a place in a periodic box."""
+    dx = (grid.x - x + grid.Lx / 2) % grid.Lx - grid.Lx / 2
+    return dx, ((grid.y - y + grid.Ly / 2) % grid.Ly - grid.Ly / 2)[:, None]
+
+
+def near(grid: Grid, x: float, y: float) -> Tensor:
+    """Where the distance from a place is less than a quarter of the box, ``(ny, nx)``."""
+    dx, dy = around(grid, x, y)
+    return (dx**2 + dy**2).sqrt() < min(grid.Lx, grid.Ly) / 4
+
+
+def agreement(a: Tensor, b: Tensor, where: Tensor) -> float:
+    """Pattern correlation of fields ``(lev, y, x)`` at chosen points ``(y, x)``, each level scaled by its root mean
+    square in ``b``."""
+    a, b = a[:, where], b[:, where]
+    scale = b.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-300)
+    a, b = (f / scale - (f / scale).mean(-1, keepdim=True) for f in (a, b))
     return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=1e-300))
 
 
@@ -63,10 +77,9 @@ def shape(field: Tensor, grid: Grid, x: float, y: float) -> dict[str, float]:
     ``sign`` and ``size`` of the upper level there; ``radius`` [m], root mean square distance of its squares within a
     quarter of the box; ``east`` and ``north`` [m], their centre; ``projection``, regression of the lowest level on it.
     """
-    dx = (grid.x - x + grid.Lx / 2) % grid.Lx - grid.Lx / 2
-    dy = ((grid.y - y + grid.Ly / 2) % grid.Ly - grid.Ly / 2)[:, None]
+    dx, dy = around(grid, x, y)
     distance = (dx**2 + dy**2).sqrt()
-    top, weight = field[0], field[0].square() * (distance < min(grid.Lx, grid.Ly) / 4)
+    top, weight = field[0], field[0].square() * near(grid, x, y)
     here = top.flatten()[distance.argmin()]
     total = weight.sum().clamp(min=1e-300)
     return {
