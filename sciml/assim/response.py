@@ -51,7 +51,7 @@ def static_column(covariance: Covariance, read: Read, states: Tensor, window: Wi
 
 
 def around(grid: Grid, x: float, y: float) -> tuple[Tensor, Tensor]:
-    """Distances ``(nx)`` and ``(ny, 1)`` east and north of a place in a periodic box."""
+    """Distances ``(1, nx)`` and ``(ny, 1)`` east and north of a place in a periodic box."""
     dx = (grid.x - x + grid.Lx / 2) % grid.Lx - grid.Lx / 2
     return dx, (grid.y - y + grid.Ly / 2) % grid.Ly - grid.Ly / 2
 
