@@ -71,7 +71,7 @@ def test_hybrid_is_a_method_of_the_assimilation_case(call, tmp_path):
     refused(call(*line[:-1], 1.5, "--out", tmp_path / "p", case="qg_assimilate"), "from 0 to 1, got 1.5")
 
 
-@pytest.mark.parametrize("name", ["fuxida_qg", "fuxida_qg_corr", "fuxida_qg_imperfect"])
+@pytest.mark.parametrize("name", ["fuxida_qg", "fuxida_qg_corr", "fuxida_qg_imperfect", "fuxida_qg_corr_imperfect"])
 def test_shipped_weights_say_how_they_were_made_and_are_small(name):
     path = ROOT / "data" / "weights" / f"{name}.safetensors"
     about = load_tensors(path)[1]["about"]
