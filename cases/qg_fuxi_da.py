@@ -241,11 +241,15 @@ def responses(
 
 
 def summarised(cases: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Means over cases of agreement with the ensemble and of shapes, by method."""
+    """By method: mean agreement with the ensemble, what it has over the static B with its standard error; shapes."""
     out = {}
     for name in cases[0]["shape"]:
         shapes = [c["shape"][name] for c in cases]
-        own = {"agreement": np.mean([c["agreement"][name] for c in cases])} if name in cases[0]["agreement"] else {}
+        own = {}
+        if name in cases[0]["agreement"]:
+            own["agreement"] = np.mean([c["agreement"][name] for c in cases])
+            gain = [c["agreement"][name] - c["agreement"]["static B"] for c in cases]
+            own["over static B"], own["+-"] = np.mean(gain), np.std(gain) / max(1, len(gain) - 1) ** 0.5
         signs = [c["shape"][name]["sign"] == c["shape"]["ensemble B"]["sign"] for c in cases]
         out[name] = {n: float(v) for n, v in own.items()} | {
             "same sign": float(np.mean(signs)),
