@@ -146,7 +146,7 @@ class Cycling:
             cut, ends = [t.windows[w] for t, w in now], torch.stack([t.ends[w] for t, w in now])
             with torch.set_grad_enabled(whole and torch.is_grad_enabled()):
                 states, _ = trajectory(self.step, State(z), cut[0].steps)
-                expected = [w.equivalents(states[:, i]) for i, w in enumerate(cut)]
+                expected = [w.equivalents(own) for w, own in zip(cut, states.unbind(1), strict=True)]
             if c and whole:
                 losses.append(self.forecast * self.error(states[-1] - ends))
             z, memory = self.analysed(cut, states, expected, dropped, memory, rng)

@@ -20,10 +20,28 @@ class PeriodicConv(nn.Conv2d):
 
 def wrapped(x: Tensor, n: int) -> Tensor:
     """``n`` more points on every side, from the other end."""
-    if n == 0:
-        return x
-    x = torch.cat([x[..., -n:], x, x[..., :n]], -1)
-    return torch.cat([x[..., -n:, :], x, x[..., :n, :]], -2)
+    return x if n == 0 else Wrapped.apply(x, n)  # type: ignore[no-any-return]
+
+
+class Wrapped(torch.autograd.Function):
+    """:func:`wrapped` with its adjoint in place: slices would each be given a gradient of the whole's size."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, n: int) -> Tensor:
+        ctx.n = n
+        x = torch.cat([x[..., -n:], x, x[..., :n]], -1)
+        return torch.cat([x[..., -n:, :], x, x[..., :n, :]], -2)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        n, (g,) = ctx.n, grad_outputs
+        inner = g[..., n:-n, :].clone()
+        inner[..., -n:, :] += g[..., :n, :]
+        inner[..., :n, :] += g[..., -n:, :]
+        out = inner[..., n:-n].clone()
+        out[..., -n:] += inner[..., :n]
+        out[..., :n] += inner[..., -n:]
+        return out, None
 
 
 class ChannelNorm(nn.Module):
