@@ -12,9 +12,11 @@ from tests.conftest import ROOT
 LAYERS = [
     {"grid"},
     {"equation", "files"},
-    {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "field", "nn", "initial"},
+    {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "nn", "initial"}
+    | {"field", "fill", "kriging"},
     {"assim", "discover", "insr", "prose", "surrogate", "train"},
-    {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "foreign", "readers", "evaluate", "charts"},
+    {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "foreign", "readers", "evaluate", "charts"}
+    | {"plot_terms"},
 ]
 """From the bottom up; a module may import its own layer and those before it (design.md)."""
 
