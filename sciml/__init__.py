@@ -10,6 +10,8 @@ from sciml.assim.network import FuXiDA
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar
 from sciml.assim.variational import FourDVar
 from sciml.data import from_dataset, open_run, to_dataset
+from sciml.discover.library import Library, terms
+from sciml.discover.medida import Pair, medida, pairs
 from sciml.equation.advection import Advection
 from sciml.equation.base import Equation, Term
 from sciml.equation.burgers import Burgers
@@ -48,10 +50,12 @@ __all__ = [
     "Instrument",
     "KuramotoSivashinsky",
     "LayeredQG",
+    "Library",
     "Lorenz63",
     "Lorenz96",
     "Operator",
     "OptimalInterpolation",
+    "Pair",
     "Space",
     "State",
     "Step",
@@ -69,7 +73,9 @@ __all__ = [
     "from_dataset",
     "imex",
     "isotropic",
+    "medida",
     "open_run",
+    "pairs",
     "parse",
     "plot",
     "preset",
@@ -84,6 +90,7 @@ __all__ = [
     "spectra",
     "stability",
     "taylor_green",
+    "terms",
     "to_dataset",
     "vertical_modes",
     "windows",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,13 @@ class Term:
     def __post_init__(self):
         if isinstance(self.expr, str):
             object.__setattr__(self, "expr", parse(self.expr))
+
+
+class HasTerms(Protocol):
+    """Whatever can be added to an equation, such as what MEDIDA found."""
+
+    @property
+    def terms(self) -> Iterable[Term]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +171,10 @@ class Equation:
         out |= {name: (self.grid.real(m) * z).sum(-3) for name, m in self.diagnostic.items()}
         return out | dict(self.fixed)
 
+    def reader(self, z: Tensor, t: float = 0.0) -> Spectral:
+        """What expressions in the fields and parameters of this equation mean for a state."""
+        return Spectral(self.grid, self.fields(z), self.params, t)
+
     def tendency(self, z: Tensor, t: float = 0.0) -> Tensor:
         """dz/dt of all terms (noise and filter belong to the step)."""
         return apply(self._linear, z) + self.nonlinear(z, t)
@@ -174,7 +185,7 @@ class Equation:
 
     def evaluate(self, z: Tensor, terms: Iterable[Term], t: float = 0.0) -> Tensor:
         """dz/dt of the given terms, read one by one: the reference that faster paths are tested against."""
-        read = Spectral(self.grid, self.fields(z), self.params, t)
+        read = self.reader(z, t)
         rows = [torch.zeros_like(z[..., 0, :, :]) for _ in self.prognostic]
         for term in terms:
             i = self.prognostic.index(term.field)
@@ -207,9 +218,9 @@ class Equation:
         """The equation with a further tendency ``f(equation, z, t)``."""
         return replace(self, tendencies=(*self.tendencies, f))
 
-    def __add__(self, other: Term | Iterable[Term]):
+    def __add__(self, other: Term | Iterable[Term] | HasTerms):
         """The equation with further terms; anything with an attribute ``terms`` will do."""
-        more = (other,) if isinstance(other, Term) else tuple(getattr(other, "terms", other))
+        more = (other,) if isinstance(other, Term) else tuple(getattr(other, "terms", other))  # type: ignore[arg-type]
         return replace(self, extra=(*self.extra, *more))
 
     def __str__(self) -> str:

@@ -1,0 +1,269 @@
+r"""MEDIDA: the terms that a model lacks, from how far it misses consecutive states.
+
+A state :math:`z(t)` is advanced with the model over an interval T and compared with the one observed then,
+
+.. math:: h = \frac{z(t + T) - M_T(z(t))}{T} \approx \sum_i c_i \, \tfrac12 [\phi_i(z(t)) + \phi_i(z(t + T))] ,
+
+and h is regressed on candidate terms :math:`\phi_i` (Mojgani, Chattopadhyay & Hassanzadeh 2022, Chaos 32, 061105, and
+2024, JAMES 16, e2023MS004033, equations 4 to 8). Beyond the papers:
+
+* h and all columns are low-passed, which is a regression in weak form with smooth test functions: noise of
+  interpolation and observation stays out (for the weak form see Reinbold et al. 2020, Phys. Rev. E 101, 010203);
+* columns are means over both ends of the interval: second order in T, and errors of the two states that are alike make
+  no bias;
+* with ``rounds``, increments are taken again from the model with what was found: nothing of the first order is left;
+* which terms are kept is decided on increments held out; errors of coefficients allow for correlated residuals.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciml.discover.library import Library
+from sciml.discover.moments import Moments, gathered, instrumented, moments
+from sciml.discover.sparse import Fit, Path, least_squares, selected
+from sciml.discover.units import shown_unit
+from sciml.equation.base import Equation, Term
+from sciml.equation.expression import parse
+from sciml.files import refusing, replacing
+from sciml.step import State, Step
+
+TILES = 4
+"""Increments of a sample are gathered in ``TILES x TILES`` parts of the box, whose residuals count as independent."""
+Select = Callable[[Moments], tuple[Fit, Path]]
+
+
+class Pair(NamedTuple):
+    """States at both ends of an interval of ``steps`` steps, ``(samples, n, *modes)``."""
+
+    before: Tensor
+    after: Tensor
+    steps: int = 1
+    earlier: Tensor | None = None
+    """the states one interval before, for data with noise: they give instruments"""
+
+
+def pairs(z: Tensor, steps: int, every: int = 1, batch: int = 8, noisy: bool = False) -> list[Pair]:
+    """Consecutive states of a run ``(times, n, *modes)``, ``steps`` steps apart, from each ``every``-th on; with the
+    state before them if they are noisy. Raises ``ValueError`` where there are too few."""
+    lead = int(noisy)
+    if len(z) < 2 + lead:
+        raise ValueError(f"a pair needs {2 + lead} consecutive states, got {len(z)}")
+    first = torch.arange(lead, len(z) - 1, every)
+    return [Pair(z[i], z[i + 1], steps, z[i - 1] if noisy else None) for i in first.split(batch)]
+
+
+def advanced(step: Step, z: Tensor, steps: int) -> Tensor:
+    """States after some steps of the model."""
+    state = State(z)
+    with torch.no_grad():
+        for _ in range(steps):
+            state = step(state)
+    return state.z
+
+
+def increments(step: Step, pair: Pair) -> Tensor:
+    """What the model misses, a rate: ``(after - M(before)) / T``."""
+    return (pair.after - advanced(step, pair.before, pair.steps)) / (pair.steps * step.dt)
+
+
+def low_pass(eq: Equation, cut: float) -> Tensor:
+    """``exp(-(K / cut)^8)`` on the modes; ``inf`` lets all pass."""
+    return eq.grid.real(torch.exp(-((eq.grid.K2.sqrt() / cut) ** 8)))
+
+
+def columns(library: Library, eq: Equation, before: Tensor, after: Tensor) -> Tensor:
+    """Means of the terms over both ends of an interval, ``(samples, p, *modes)``."""
+    return 0.5 * (library.values(eq, before) + library.values(eq, after))
+
+
+def instruments(library: Library, eq: Equation, step: Step, pair: Pair) -> Tensor:
+    """The columns that the model forecasts from the earlier states, whose noise is not that of the pair."""
+    assert pair.earlier is not None
+    before = advanced(step, pair.earlier, pair.steps)
+    return columns(library, eq, before, advanced(step, before, pair.steps))
+
+
+def regression(
+    model: Equation, step: Step, data: Iterable[Pair], library: Library, cuts: Sequence[float],
+    added: dict[str, np.ndarray], where: Tensor | None,
+) -> dict[tuple[str, float], Moments]:  # fmt: skip
+    """Moments by field and low-pass: of increments of ``step``, to which the terms ``added`` belong already; columns of
+    the library, then instruments where there are earlier states."""
+    p = len(library)
+    streams: dict[tuple[str, float], list[Moments]] = {(f, c): [] for f in added for c in cuts}
+    for number, pair in enumerate(data):
+        if not bool(torch.isfinite(torch.view_as_real(pair.before - pair.after)).all()):
+            raise ValueError(f"states of pair {number} are not finite; fill the gaps first")
+        h, phi = increments(step, pair), columns(library, model, pair.before, pair.after)
+        if pair.earlier is not None:
+            phi = torch.cat([phi, instruments(library, model, step, pair)], 1)
+        names = library.names * (phi.shape[1] // p)
+        rate = (pair.after - pair.before) / (pair.steps * step.dt)
+        for field in added:
+            i = model.prognostic.index(field)
+            whole = h[:, i] + (model.grid.complex(torch.as_tensor(added[field]))[:, None, None] * phi[:, :p]).sum(1)
+            for cut in cuts:
+                smooth = low_pass(model, cut)
+                y, x, all_of_it = (model.grid.ifft(smooth * a) for a in (whole, phi, rate[:, i]))
+                streams[field, cut] += tiles(names, x, y, all_of_it, where)
+    return {key: gathered(stream) for key, stream in streams.items()}
+
+
+def fitted(m: Moments, p: int, select: Select) -> tuple[Fit, Path]:
+    """Select among ``p`` columns; with instruments, only those of the columns that were kept give the coefficients, for
+    many instruments make a bias (Wooldridge 2010, section 5.2)."""
+    if len(m.names) == p:
+        return select(m)
+    fit, path = select(instrumented(m))
+    kept = fit.active
+    own = least_squares(instrumented(m.columns([*kept, *(kept + p)])))
+    c, covariance = np.zeros(p), np.zeros((p, p))
+    c[kept], covariance[np.ix_(kept, kept)] = own.coefficients, own.covariance
+    return Fit(fit.names, c, covariance, own.unexplained), path
+
+
+def tiles(names: Sequence[str], x: Tensor, y: Tensor, whole: Tensor, where: Tensor | None) -> list[Moments]:
+    """Moments of columns ``(samples, p, ny, nx)`` and values ``(samples, ny, nx)``, blocks by part of the box."""
+    kept = torch.ones(y.shape[-2:], dtype=torch.bool) if where is None else where
+    found = []
+    for rows in torch.arange(y.shape[-2]).tensor_split(min(TILES, y.shape[-2])):
+        for cols in torch.arange(y.shape[-1]).tensor_split(TILES):
+            own = kept[rows][:, cols]
+            if own.any():
+                a, b, c = (f[..., rows, :][..., cols][..., own].double().cpu().numpy() for f in (x, y, whole))
+                found.append(moments(names, a.swapaxes(-1, -2), b, c))
+    return found
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What a model lacks: by field a fit of the library, the path on which it was chosen and the low-pass."""
+
+    library: Library
+    fits: dict[str, Fit]
+    paths: dict[str, Path]
+    cuts: dict[str, float]
+    units: dict[str, str]
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """As further terms of an equation: ``model + discovery``."""
+        return tuple(
+            Term(field, f"found {self.library.names[i]}", float(fit.coefficients[i]) * self.library.terms[i])
+            for field, fit in self.fits.items()
+            for i in fit.active
+        )
+
+    def coefficients(self) -> np.ndarray:
+        """``(n, p)``."""
+        return np.stack([fit.coefficients for fit in self.fits.values()])
+
+    def std(self) -> np.ndarray:
+        """Their standard errors, ``(n, p)``."""
+        return np.stack([fit.std for fit in self.fits.values()])
+
+    def __str__(self) -> str:
+        lines = []
+        for field, fit in self.fits.items():
+            found = [
+                f"{rounded(float(fit.coefficients[i]), float(fit.std[i]))}"
+                f"{shown_unit(self.library.terms[i], field, self.units)} {self.library.names[i]}"
+                for i in fit.active
+            ]
+            share = 1 - fit.unexplained
+            lines.append(f"d {field}/dt lacks {'  '.join(found) or 'nothing'}   (explains {share:.1%} of increments)")
+        return "\n".join(lines)
+
+    def save(self, path: File) -> None:
+        """Write as JSON."""
+        about = {
+            field: {
+                "coefficients": {self.library.names[i]: float(fit.coefficients[i]) for i in fit.active},
+                "std": {self.library.names[i]: float(fit.std[i]) for i in fit.active},
+                "units": {
+                    self.library.names[i]: shown_unit(self.library.terms[i], field, self.units).strip()
+                    for i in fit.active
+                },
+                "unexplained": fit.unexplained,
+                "cut": self.cuts[field] if np.isfinite(self.cuts[field]) else None,
+            }
+            for field, fit in self.fits.items()
+        }
+        with replacing(path) as partial:
+            partial.write_text(json.dumps({"library": self.library.names, "found": about}, indent=1) + "\n")
+
+
+def load(path: File) -> tuple[Term, ...]:
+    """The terms of a file that :meth:`Discovery.save` wrote. Raises ``ValueError`` for a damaged one."""
+    with refusing(File(path)):
+        found = json.loads(File(path).read_text())["found"]
+        return tuple(
+            Term(field, f"found {name}", float(c) * parse(name))
+            for field, own in found.items()
+            for name, c in own["coefficients"].items()
+        )
+
+
+def rounded(value: float, std: float) -> str:
+    """``-5.83(2)e-07``: a number and its standard error in units of its last digit."""
+    if not (np.isfinite(std) and std > 0 and value):
+        return f"{value:+.6g}"
+    exponent = int(np.floor(np.log10(abs(value))))
+    digits = max(0, min(12, exponent - int(np.floor(np.log10(std)))))
+    error = round(std / 10.0 ** (exponent - digits))
+    mantissa = f"{value / 10.0**exponent:+.{digits}f}({error})"
+    return mantissa if exponent == 0 else f"{mantissa}e{exponent:+03d}"
+
+
+def medida(
+    model: Equation, stepper: Callable[[Equation], Step], data: Sequence[Pair], library: Library, *,
+    cuts: Sequence[float] = (np.inf,), rounds: int = 2, select: Select = selected, where: Tensor | None = None,
+    fields: Sequence[str] | None = None,
+) -> Discovery:  # fmt: skip
+    """Find what ``model`` lacks.
+
+    Parameters
+    ----------
+    stepper : how the model is stepped, such as ``lambda eq: rk4(eq, dt)``
+    data : pairs of observed states; read once a round, so a stream must be one that can be read again
+    cuts : wavenumbers of the low-pass; for each field the one is taken with which most of held-out increments is
+        explained
+    rounds : how often increments are taken, each time from the model with what was found before
+    where : points of the grid that count, ``(ny, nx)``
+    fields : those whose equations are searched (default: all)
+
+    Raises ``ValueError`` for libraries whose columns depend on each other, states that are not finite, and too little
+    data; :class:`~sciml.rollout.BlowUp` is not raised: a corrected model that is not stable ends the rounds.
+    """
+    if not cuts or min(cuts) <= 0 or rounds < 1:
+        raise ValueError(f"cuts must be positive wavenumbers and rounds at least 1, got {cuts} and {rounds}")
+    if unknown := set(fields or ()) - set(model.prognostic):
+        raise ValueError(f"the model has no {', '.join(sorted(unknown))}; its fields are {', '.join(model.prognostic)}")
+    added = {field: np.zeros(len(library)) for field in fields or model.prognostic}
+    found: Discovery | None = None
+    for _ in range(rounds):
+        step = stepper(model + found) if found is not None else stepper(model)
+        try:
+            by_key = regression(model, step, data, library, cuts, added, where)
+        except ValueError:
+            if found is None:
+                raise
+            break
+        fits, paths, used = {}, {}, {}
+        for field in added:
+            tried = {cut: fitted(by_key[field, cut], len(library), select) for cut in cuts}
+            used[field] = min(cuts, key=lambda c: tried[c][1].mean[tried[c][1].chosen])
+            fits[field], paths[field] = tried[used[field]]
+        found = Discovery(library, fits, paths, used, dict(model.units))
+        added = {field: fit.coefficients for field, fit in fits.items()}
+    assert found is not None
+    return found
