@@ -2,8 +2,8 @@
 
     python bench/medida.py [--cases 1 2 ... drag ...] [--seeds 0 1 2] [--arguments="--noise 0.05"] [--name=-noise5]
 
-Each run is one of cases/medida_qg.py, with other random states, sensors and noise by seed. What is there already is not
-run again.
+Each run is one of cases/medida_qg.py, with other random states, sensors and noise by seed. What is there already is
+not run again; cases on the same flow share its states.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from sciml.discover.systems import SYSTEMS
+from sciml.discover.systems import JET, SYSTEMS
 from sciml.score import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +43,7 @@ def result(o: Options, case: str, seed: int) -> dict | None:
     out = o.out / f"{case}{o.name}-{seed}"
     if not (out / "summary.json").exists():
         line = [sys.executable, str(ROOT / "cases" / "medida_qg.py"), "--case", case, "--seed", str(seed)]
+        line += ["--states", str(o.out / f"{'jet' if case in JET else 'eddy'}{o.name}-{seed}.safetensors")]
         ended = subprocess.run([*line, "--out", str(out), *shlex.split(o.arguments)], capture_output=True, text=True)
         print(f"{case} seed {seed}: {(ended.stdout.splitlines() or ['failed'])[-1]}", flush=True)
         if ended.returncode:

@@ -37,6 +37,7 @@ from sciml.discover.library import Library, coefficients, terms
 from sciml.discover.medida import Discovery, Pair, advanced, increments, low_pass, medida
 from sciml.discover.systems import JET, SYSTEMS, System
 from sciml.equation.base import Equation
+from sciml.files import load_tensors, save_tensors
 from sciml.fill import Interpolator, cubic, error_by_wavenumber, radial, spectral
 from sciml.initial import random_pv
 from sciml.kriging import Climate, climatological_spectrum, posterior
@@ -78,6 +79,8 @@ class Options(Common):
     """Steps of the truth in a step of the model."""
     spin_up: float = 1.0
     """Length of the spin-up, a factor of the case's own."""
+    states: Path | None = None
+    """File of the truth's states, which cases on the same flow share; made if it is not there."""
     leads: int = 20
     """Forecasts from other states that compare the model before and after, in model steps times 20 (0: none)."""
 
@@ -106,18 +109,32 @@ def setting(o: Options) -> System:
 
 def truths(o: Options, s: System, samples: int, interval: int) -> tuple[Tensor, Tensor, Step]:
     """States ``(3, samples, n, *modes)`` an interval apart, climatological states before them, and the truth's step."""
-    coarse, fine = STEPPERS["etdrk4"](s.truth, 2 * s.dt), STEPPERS[o.truth_step](s.truth, s.dt / o.substeps)
-    quick = 0.4 if o.preset == "quick" else 1.0
-    spin_up = int(quick * o.spin_up * s.spin_up / coarse.dt)
-    z = advanced(coarse, s.truth.init(random_pv(s.truth, seed=o.seed, speed=0.3 if o.case in JET else None)), spin_up)
-    kept, apart = [], max(1, int(quick * s.apart / coarse.dt))
-    before = max(8, samples // 3)
+    fine = STEPPERS[o.truth_step](s.truth, s.dt / o.substeps)
+    climate, start = sampled(o, s, samples)
+    one = advanced(fine, start, interval * o.substeps)
+    return torch.stack([start, one, advanced(fine, one, interval * o.substeps)]), climate, fine
+
+
+def sampled(o: Options, s: System, samples: int) -> tuple[Tensor, Tensor]:
+    """Climatological states, and those at which the samples start, later on; from ``--states`` if it holds them."""
+    grid, length = s.truth.grid, (0.4 if o.preset == "quick" else 1.0) * o.spin_up
+    about = {"jet": o.case in JET, "nx": grid.nx, "samples": samples, "seed": o.seed, "length": length}
+    if o.states is not None and o.states.exists():
+        held, header = load_tensors(o.states)
+        if {n: header.get(n) for n in about} != about:
+            raise Refused(f"--states {o.states} holds other states than this run needs; give another name")
+        return held["climate"], held["start"]
+    coarse = STEPPERS["etdrk4"](s.truth, 2 * s.dt)
+    z = s.truth.init(random_pv(s.truth, seed=o.seed, speed=0.3 if o.case in JET else None))
+    z = advanced(coarse, z, int(length * s.spin_up / coarse.dt))
+    kept, apart, before = [], max(1, int(length * s.apart / coarse.dt)), max(8, samples // 3)
     for _ in range(before + samples):
         z = advanced(coarse, z, apart)
         kept.append(z)
     climate, start = torch.stack(kept[:before]), torch.stack(kept[before:])
-    one = advanced(fine, start, interval * o.substeps)
-    return torch.stack([start, one, advanced(fine, one, interval * o.substeps)]), climate, fine
+    if o.states is not None:
+        save_tensors(o.states, {"climate": climate, "start": start}, about)
+    return climate, start
 
 
 def filler(o: Options, s: System, climate: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
