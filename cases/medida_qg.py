@@ -247,9 +247,14 @@ def pictures(o: Options, s: System, out: Path, found: Discovery, exact: np.ndarr
     extent = [grid.x0, grid.x0 + grid.Lx, grid.y0, grid.y0 + grid.Ly]
     plot.save(plot_terms.increments(extent, maps, labels), out / "increments.png")
     coords = grid.coords("m" if o.case not in JET else "1")
-    data = {n: (("field", "y", "x"), a, {"long_name": f"{n} increment of PV, low-passed"}) for n, a in maps.items()}
+    unit = "s-2" if o.case not in JET else "1"
+    names = ("field", list(found.fits), {"long_name": "field whose equation lacks it", "units": "1"})
+    data = {
+        n: (("field", "y", "x"), a, {"long_name": f"{n} increment of PV, low-passed", "units": unit})
+        for n, a in maps.items()
+    }
     about = {"Conventions": "CF-1.11", "title": f"what the model of case {o.case} lacks"}
-    write_netcdf(xr.Dataset(data, {**coords, "field": list(found.fits)}, about), out / "increments.nc")
+    write_netcdf(xr.Dataset(data, {**coords, "field": names}, about), out / "increments.nc")
 
 
 def run(o: Options) -> None:

@@ -75,7 +75,7 @@ class Library:
 
     def table(self, eq: Equation, z: Tensor, t: float = 0.0) -> np.ndarray:
         """Values on the grid as a matrix ``(..., ny, nx, p)``, which is what pysindy takes as precomputed features:
-        ``SINDy(feature_library=IdentityLibrary()).fit(table, x_dot=..., feature_names=library.names)``."""
+        ``SINDy(feature_library=IdentityLibrary()).fit(table, t, x_dot=..., feature_names=library.names)``."""
         return eq.grid.ifft(self.values(eq, z, t)).movedim(-3, -1).cpu().numpy()
 
 

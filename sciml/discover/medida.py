@@ -218,6 +218,8 @@ def rounded(value: float, std: float) -> str:
     if not (np.isfinite(std) and std > 0 and value):
         return f"{value:+.6g}"
     exponent = int(np.floor(np.log10(abs(value))))
+    shown = max(0, min(12, exponent - int(np.floor(np.log10(std)))))
+    exponent += abs(round(value / 10.0**exponent, shown)) >= 10  # 9.999 is rounded to 10
     digits = max(0, min(12, exponent - int(np.floor(np.log10(std)))))
     error = round(std / 10.0 ** (exponent - digits))
     mantissa = f"{value / 10.0**exponent:+.{digits}f}({error})"
@@ -242,7 +244,7 @@ def medida(
     fields : those whose equations are searched (default: all)
 
     Raises ``ValueError`` for libraries whose columns depend on each other, states that are not finite, and too little
-    data; :class:`~sciml.rollout.BlowUp` is not raised: a corrected model that is not stable ends the rounds.
+    data; a corrected model whose states do not stay finite ends the rounds.
     """
     if not cuts or min(cuts) <= 0 or rounds < 1:
         raise ValueError(f"cuts must be positive wavenumbers and rounds at least 1, got {cuts} and {rounds}")

@@ -112,6 +112,8 @@ def gathered(parts: Iterable[Moments]) -> Moments:
     kept += [together(pending)] if pending else []
     if not kept:
         raise ValueError("there are no samples to learn from")
+    if len({k.names for k in kept}) > 1:
+        raise ValueError("moments of different columns cannot be added")
     arrays = zip(*((k.n, k.xx, k.xy, k.yy, k.whole) for k in kept), strict=True)
     return Moments(kept[0].names, *(np.concatenate(a) for a in arrays))
 
@@ -127,7 +129,7 @@ def instrumented(m: Moments) -> Moments:
     p = len(m.names) // 2
     z = slice(p, None)
     first = np.linalg.pinv(m.xx[:, z, z].sum(0), rcond=1e-13, hermitian=True) @ m.xx[:, z, :p].sum(0)
-    return replace(m, names=m.names[:p], xx=first.T @ m.xx[:, z, z] @ first, xy=m.xy[:, z] @ first)
+    return replace(m, names=m.names[:p], xx=first.T @ m.xx[:, z, :p], xy=m.xy[:, z] @ first)
 
 
 def together(parts: Sequence[Moments]) -> Moments:

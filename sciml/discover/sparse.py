@@ -103,7 +103,7 @@ def relevance_vectors(
         gamma = np.clip(1 - alpha[kept] * np.diag(sigma), 1e-12, 1.0)
         new = gamma / np.maximum(mean**2, 1e-300)
         rest = yy - 2 * mean @ xy[kept] + mean @ xx[np.ix_(kept, kept)] @ mean
-        beta = (n - gamma.sum()) / max(rest, 1e-14 * yy)
+        beta = (n - gamma.sum()) / max(rest, 1e-14 * yy, 1e-300)
         moved = np.abs(np.log(new / alpha[kept])).max(initial=0.0)
         alpha[kept] = new
         kept = kept[new < most]
@@ -130,7 +130,8 @@ def pysindy(m: Moments, optimiser: Any) -> Fit:
     """What an optimiser of pysindy (``STLSQ``, ``SR3``, ``SSR``, ``EnsembleOptimizer`` ...) keeps of standardised
     columns; the coefficients of these by least squares.
 
-    Least squares on p rows ``R`` with ``R'R = X'X / N`` and ``R c = z`` is the same problem as on all rows.
+    Least squares on p rows ``R`` with ``R'R = X'X / N`` and ``R c = z``, and one with the residual, is the same problem
+    as on all rows. To draw data instead, as ``EnsembleOptimizer(bagging=True)`` does with rows, use :func:`bagged`.
     """
     check(m)
     standard, _ = m.standardised()
@@ -138,6 +139,8 @@ def pysindy(m: Moments, optimiser: Any) -> Fit:
     root = np.sqrt(values)[:, None] * vectors.T
     z = np.linalg.solve(root.T, standard.xy.sum(0) / standard.rows)
     scale = np.sqrt(len(z))  # for optimisers that take means over rows
+    rest = max(standard.yy.sum() / standard.rows - z @ z, 0.0)  # what least squares leaves
+    root, z = np.vstack([root, 0 * z]), np.append(z, np.sqrt(rest))
     kept = np.asarray(optimiser.fit(scale * root, scale * z[:, None]).coef_).ravel()
     return least_squares(m, np.flatnonzero(kept))
 
@@ -181,7 +184,7 @@ class Path:
         return self.held_out.mean(1)
 
 
-def selected(m: Moments, share: float = 1e-4, errors: float = 2.0, least: float = 1e-6) -> tuple[Fit, Path]:
+def selected(m: Moments, share: float = 1e-4, errors: float = 3.0, least: float = 1e-6) -> tuple[Fit, Path]:
     """The smallest set of columns on the path that leaves no more of held-out data unexplained than the best one, but
     for ``errors`` standard errors (over folds, of the difference) and for ``share`` of the mean square of y or
     ``least`` of that of the whole: what a model's own time stepping adds to increments is smaller.
@@ -196,7 +199,7 @@ def selected(m: Moments, share: float = 1e-4, errors: float = 2.0, least: float 
         for i, chosen in enumerate(sets):
             c = np.zeros(len(m.names))
             c[chosen] = solve(rest.columns(chosen.tolist())) if len(chosen) else 0.0
-            held_out[i, j] = own.residual(c).sum() / (m.yy.sum() / m.rows * own.rows)
+            held_out[i, j] = own.residual(c).sum() / max(m.yy.sum() / m.rows * own.rows, 1e-300)
     best = held_out.mean(1).argmin()
     more = held_out - held_out[best]
     tolerated = max(share, least * m.whole.sum() / max(m.yy.sum(), 1e-300))

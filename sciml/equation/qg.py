@@ -106,7 +106,7 @@ class QuasiGeostrophic(Equation):
         if self.nondimensional:
             return {}
         out = {"beta": "m-1 s-1", "rek": "s-1", "nu": f"m{2 * self.nu_order} s-1", "relax": "m-2 s-1"}
-        out |= {"nu_axes": out["nu"], "relax_jet": "m-2 s-1"}
+        out |= {"nu_axes": out["nu"], "relax_jet": "m-2 s-1", "eta": "s-1", "psi_R": "m2 s-1", "sponge": "s-1"}
         for i in range(1, self.n + 1):
             out |= {f"U{i}": "m s-1", f"V{i}": "m s-1", f"Qy{i}": "m-1 s-1", f"Qx{i}": "m-1 s-1"}
             out |= {f"q{i}": "s-1", f"psi{i}": "m2 s-1"}
