@@ -21,6 +21,7 @@ SHORT = {
     "qg_fuxi_da": "--days 10 --methods oi --responses 1 --members 4",
     "lorenz96": "--cycles 20 --only 63",
     "altimetry_map": "--nx 24 --points 12 --days 4",
+    "medida_ks": "--nx 96 --samples 8 --case 1 --sweep 1",
     "medida_qg": "--nx 16 --samples 4 --leads 1 --spin-up 0.3",
 }
 PROMISED = {
@@ -29,6 +30,7 @@ PROMISED = {
     "summary.json",
     "qg_fuxi_da": "ASSI CORR CTRL oi costs.png forecast.png spectra.png responses.png responses.json summary.json",
     "lorenz96": "table.nc errors.png summary.json",
+    "medida_ks": "discovery_1.json table.nc coefficients.png path.png error.png summary.json",
     "medida_qg": "discovery.json increments.nc increments.png coefficients.png path.png forecast.png summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }
