@@ -177,6 +177,29 @@ def test_terms_are_found_in_noise_of_a_percent(jet_states):
     assert np.all(np.abs(found.coefficients() - expected) <= 4 * found.std())
 
 
+def test_a_twin_takes_off_the_bias_of_what_is_seen(waves):
+    """States are seen through a blur, which makes false terms; what it does to the corrected model shows how much."""
+    grid = Grid(128, 1, Lx=22.0)
+    truth, model = KuramotoSivashinsky(grid=grid), KuramotoSivashinsky(grid=grid, c=0.5)
+    blur, library = torch.exp(-0.02 * grid.K2), terms(KuramotoSivashinsky(grid=grid))
+
+    def blurred(eq, z: Tensor) -> list[Pair]:
+        return [Pair(blur * z, blur * advanced(etdrk4(eq, KS_DT), z, 4), 4)]
+
+    def twin(eq) -> list[Pair]:
+        return blurred(eq, advanced(etdrk4(eq, KS_DT), blur * waves, 50))
+
+    exact = coefficients(library, truth, model, waves)
+    errors = [
+        np.abs(medida(model, stepped(KS_DT), blurred(truth, waves), library, twin=t).coefficients() - exact).max()
+        for t in (None, twin)
+    ]
+    assert errors[0] > 0.02
+    assert errors[1] < 0.3 * errors[0]
+    with pytest.raises(ValueError, match="rows cannot be taken off"):
+        medida(model, stepped(KS_DT), blurred(truth, waves), library, twin=lambda eq: blurred(eq, waves[:8]))
+
+
 def test_the_low_pass_is_chosen_by_what_is_explained(jet_pairs):
     """Noise in large wavenumbers only."""
     system = SYSTEMS["6"](16)
@@ -330,6 +353,10 @@ def spoilt(pair: Pair) -> Pair:
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda find, p: find([p, spoilt(p)]), "states of pair 1 are not finite; fill the gaps first"),
+    (lambda find, p: find([p._replace(earlier=math.nan * p.before)]), "states of pair 0 are not finite"),
+    (lambda find, p: find(iter([p])), "this iterator can be read once; give a list"),
+    (lambda find, p: find([p], where=torch.ones(4, 4, dtype=torch.bool)), r"where must be \(32, 16\)"),
+    (lambda find, p: find([p], cuts=(math.nan,)), "cuts must be positive"),
     (lambda find, p: find([]), "there are no samples"),
     (lambda find, p: find([p], cuts=()), "cuts must be positive"),
     (lambda find, p: find([p], cuts=(1.5, 0.0)), "cuts must be positive"),

@@ -12,7 +12,9 @@ and h is regressed on candidate terms :math:`\phi_i` (Mojgani, Chattopadhyay & H
 * columns are means over both ends of the interval: second order in T, and errors of the two states that are alike make
   no bias;
 * with ``rounds``, increments are taken again from the model with what was found: nothing of the first order is left;
-* which terms are kept is decided on increments held out; errors of coefficients allow for correlated residuals.
+* which terms are kept is decided on increments held out; errors of coefficients allow for correlated residuals;
+* with a ``twin``, the bias of gaps and noise is what the same regression finds where the corrected model, which lacks
+  nothing of itself, is the truth (indirect inference: Gourieroux, Monfort & Renault 1993, J. Appl. Econom. 8, S85).
 """
 
 from __future__ import annotations
@@ -101,7 +103,8 @@ def regression(
     p = len(library)
     streams: dict[tuple[str, float], list[Moments]] = {(f, c): [] for f in added for c in cuts}
     for number, pair in enumerate(data):
-        if not bool(torch.isfinite(torch.view_as_real(pair.before - pair.after)).all()):
+        given = [torch.view_as_real(a) for a in (pair.before, pair.after, pair.earlier) if a is not None]
+        if not all(bool(torch.isfinite(a).all()) for a in given):
             raise ValueError(f"states of pair {number} are not finite; fill the gaps first")
         h, phi = increments(step, pair), columns(library, model, pair.before, pair.after)
         if pair.earlier is not None:
@@ -229,7 +232,7 @@ def rounded(value: float, std: float) -> str:
 def medida(
     model: Equation, stepper: Callable[[Equation], Step], data: Sequence[Pair], library: Library, *,
     cuts: Sequence[float] = (np.inf,), rounds: int = 2, select: Select = selected, where: Tensor | None = None,
-    fields: Sequence[str] | None = None,
+    fields: Sequence[str] | None = None, twin: Callable[[Equation], Sequence[Pair]] | None = None,
 ) -> Discovery:  # fmt: skip
     """Find what ``model`` lacks.
 
@@ -242,24 +245,36 @@ def medida(
     rounds : how often increments are taken, each time from the model with what was found before
     where : points of the grid that count, ``(ny, nx)``
     fields : those whose equations are searched (default: all)
+    twin : makes as much data as ``data`` with an equation as the truth, in batches of the same sizes; used in the last
+        round to take off the bias of how states are observed, at the price of noise of its own
 
     Raises ``ValueError`` for libraries whose columns depend on each other, states that are not finite, and too little
     data; a corrected model whose states do not stay finite ends the rounds.
     """
-    if not cuts or min(cuts) <= 0 or rounds < 1:
+    if not cuts or not all(c > 0 for c in cuts) or rounds < 1:
         raise ValueError(f"cuts must be positive wavenumbers and rounds at least 1, got {cuts} and {rounds}")
+    if iter(data) is data:
+        raise ValueError("data is read once a round and this iterator can be read once; give a list")
+    if where is not None and where.shape != model.grid.shape:
+        raise ValueError(f"where must be {model.grid.shape}, the points of the grid, got {tuple(where.shape)}")
     if unknown := set(fields or ()) - set(model.prognostic):
         raise ValueError(f"the model has no {', '.join(sorted(unknown))}; its fields are {', '.join(model.prognostic)}")
     added = {field: np.zeros(len(library)) for field in fields or model.prognostic}
     found: Discovery | None = None
-    for _ in range(rounds):
-        step = stepper(model + found) if found is not None else stepper(model)
+    bias: dict[tuple[str, float], Moments] = {}
+    for number in range(rounds):
+        corrected = model if found is None else model + found
+        step = stepper(corrected)
         try:
             by_key = regression(model, step, data, library, cuts, added, where)
+            if twin is not None and number == rounds - 1:
+                none = {field: np.zeros(len(library)) for field in added}
+                bias = regression(model, step, twin(corrected), library, cuts, none, where)
         except ValueError:
             if found is None:
                 raise
             break
+        by_key = {key: m.less(bias[key]) if bias else m for key, m in by_key.items()}
         fits, paths, used = {}, {}, {}
         for field in added:
             tried = {cut: fitted(by_key[field, cut], len(library), select) for cut in cuts}

@@ -64,6 +64,12 @@ class Moments:
         xx, xy = self.xx / np.outer(s, s), self.xy / (s * size)
         return replace(self, xx=xx, xy=xy, yy=self.yy / size**2, whole=self.whole / size**2), size / s
 
+    def less(self, bias: Moments) -> Moments:
+        """With the products ``x y`` of ``bias``, from as many rows in as many blocks, taken off."""
+        if self.names != bias.names or not np.array_equal(self.n, bias.n):
+            raise ValueError(f"moments of {bias.rows:g} rows cannot be taken off those of {self.rows:g}")
+        return replace(self, xy=self.xy - bias.xy)
+
     def residual(self, c: np.ndarray) -> np.ndarray:
         """Sum of ``(y - x'c)^2`` in each block."""
         return np.maximum(self.yy - 2 * self.xy @ c + self.xx @ c @ c, 0.0)
