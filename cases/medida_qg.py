@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -186,16 +186,60 @@ def observed(o: Options, s: System, z: Tensor, fill: Callable[[Tensor, Tensor, T
     return s.truth.pv(torch.stack(out))
 
 
-def pairs_of(seen: Tensor, interval: int, clean: bool) -> list[Pair]:
-    """Of states at three times, in batches of 4."""
-    batches = torch.arange(seen.shape[1]).split(4)
-    return [Pair(seen[1, i], seen[2, i], interval, None if clean else seen[0, i]) for i in batches]
-
-
 def counted(eq: Equation) -> Tensor | None:
     """Points outside the sponge, where there is one: in it noise is all there is."""
     sponge = getattr(eq, "sponge", None)
     return None if sponge is None else eq.grid.real(sponge).reshape(-1, 1).expand(eq.grid.shape) < FAR
+
+
+class Experiment(NamedTuple):
+    """A system and what is seen of its truth."""
+
+    system: System
+    z: Tensor
+    """true states ``(3, samples, n, *modes)``, an interval apart"""
+    seen: Tensor
+    """the same as observed"""
+    fine: Step
+    """of the truth"""
+    fill: Callable[[Tensor, Tensor, Tensor], Tensor]
+    interval: int
+
+    def step(self, eq: Equation) -> Step:
+        return STEPPERS["etdrk4"](eq, self.system.dt)
+
+
+def experiment(o: Options) -> Experiment:
+    s, clean = setting(o), not noisy(o)
+    samples = o.samples or ((6 if clean else 12) if o.preset == "quick" else (12 if clean else 100))
+    interval = o.interval or (1 if clean else 8)
+    z, climate, fine = truths(o, s, samples, interval)
+    fill = filler(o, s, s.truth.grid.ifft(s.truth.psi(climate)))
+    return Experiment(s, z, observed(o, s, z, fill, 1000 + o.seed), fine, fill, interval)
+
+
+def pairs_of(o: Options, seen: Tensor, interval: int) -> list[Pair]:
+    """Of states at three times, in batches of 4."""
+    batches = torch.arange(seen.shape[1]).split(4)
+    return [Pair(seen[1, i], seen[2, i], interval, seen[0, i] if noisy(o) else None) for i in batches]
+
+
+def discovered(o: Options, e: Experiment) -> Discovery:
+    """What the model of the experiment lacks."""
+    s, clean = e.system, not noisy(o)
+
+    def twin(eq: Equation) -> list[Pair]:
+        states = [advanced(e.step(eq), e.seen[0], TWIN)]
+        for _ in range(2):
+            states.append(advanced(e.step(eq), states[-1], e.interval))
+        return pairs_of(o, observed(o, s, torch.stack(states), e.fill, 2000 + o.seed), e.interval)
+
+    return medida(
+        s.model, e.step, pairs_of(o, e.seen, e.interval), terms(s.model),
+        cuts=(np.inf if clean and not o.cut else s.cut * (o.cut or 0.8),), rounds=o.rounds or (3 if clean else 2),
+        where=None if clean else counted(s.truth), fields=tuple(f"q{i}" for i in sorted(set(o.layers))),
+        twin=twin if o.twin else None,
+    )  # fmt: skip
 
 
 # -- results ---------------------------------------------------------------------------------------------------------
@@ -271,47 +315,24 @@ def pictures(o: Options, s: System, out: Path, found: Discovery, exact: np.ndarr
 
 def run(o: Options) -> None:
     started = time.monotonic()
-    s = setting(o)
+    setting(o)  # refuses at once what cannot be
     out = folder(o.out or Path("runs") / f"medida_qg-{o.case}")
-    clean = not noisy(o)
-    samples = o.samples or ((6 if clean else 12) if o.preset == "quick" else (12 if clean else 100))
-    interval = o.interval or (1 if clean else 8)
-    z, climate, fine = truths(o, s, samples, interval)
-    fill = filler(o, s, s.truth.grid.ifft(s.truth.psi(climate)))
-    seen = observed(o, s, z, fill, 1000 + o.seed)
-    data = pairs_of(seen, interval, clean)
-    library = terms(s.model)
-    cut = np.inf if clean and not o.cut else s.cut * (o.cut or 0.8)
-    where = None if clean else counted(s.truth)
-    kept = tuple(f"q{i}" for i in sorted(set(o.layers)))
-
-    def stepper(eq: Equation) -> Step:
-        return STEPPERS["etdrk4"](eq, s.dt)
-
-    def twin(eq: Equation) -> list[Pair]:
-        step, states = stepper(eq), [advanced(stepper(eq), seen[0], TWIN)]
-        for _ in range(2):
-            states.append(advanced(step, states[-1], interval))
-        return pairs_of(observed(o, s, torch.stack(states), fill, 2000 + o.seed), interval, clean)
-
-    found = medida(
-        s.model, stepper, data, library, cuts=(cut,), rounds=o.rounds or (3 if clean else 2), where=where,
-        fields=kept, twin=twin if o.twin else None,
-    )  # fmt: skip
-    rows = [s.model.prognostic.index(f) for f in found.fits]
-    exact = coefficients(library, s.truth, s.model, z[1, :2])[rows]
+    e = experiment(o)
+    found, s = discovered(o, e), e.system
+    exact = coefficients(found.library, s.truth, s.model, e.z[1, :2])
+    exact = exact[[s.model.prognostic.index(f) for f in found.fits]]
     print(found)
-    numbers = compared(library, found, exact)
+    numbers = compared(found.library, found, exact)
     print(score.table(numbers["terms"]))
     found.save(out / "discovery.json")
-    pictures(o, s, out, found, exact, data[0], z[1, 0])
-    if not clean:
-        psi, true = (s.truth.grid.ifft(s.truth.psi(a[1])) for a in (seen, z))
+    pictures(o, s, out, found, exact, pairs_of(o, e.seen, e.interval)[0], e.z[1, 0])
+    if noisy(o):
+        psi, true = (s.truth.grid.ifft(s.truth.psi(a[1])) for a in (e.seen, e.z))
         k, ratio = error_by_wavenumber(s.truth.grid, psi, true)
         ratios = {f"psi{i + 1}": ratio[:, i].mean(0).numpy() for i in range(ratio.shape[1])}
         plot.save(plot_terms.spectral_bias(k.numpy(), ratios), out / "error_spectra.png")
     if o.leads:
-        errors = forecasts(o, s, found, fine, z[2, :4])
+        errors = forecasts(o, s, found, e.fine, e.z[2, :4])
         plot.save(plot.forecasts(errors, ["upper layer", "lower layer"], "error of psi / standard deviation"),
                   out / "forecast.png")  # fmt: skip
         numbers["forecast"] = errors
