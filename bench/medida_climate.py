@@ -65,7 +65,7 @@ class Options:
     """Length of the climates, in spin-ups of the case."""
     change: float = 0.3
     """How much stronger the forcing is that was never seen."""
-    updates: int = 1500
+    updates: int = 1000
     """Of the network."""
     nx: int | None = None
     """Points in x (default: the case's)."""
@@ -157,7 +157,7 @@ def network(e: case.Experiment, data: list[Pair], cut: float, where: Tensor, upd
     best = min(tried, key=lambda t: t[0])[1]
 
     def tendency(eq, z: Tensor, t: float) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             f = fields(z)
             out = best(features(f.reshape(-1, *f.shape[-3:]))).double().reshape(*f.shape[:-3], -1, *grid.shape)
         return smooth * grid.fft(out * size)
