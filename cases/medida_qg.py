@@ -37,10 +37,13 @@ from sciml.discover.library import Library, coefficients, terms
 from sciml.discover.medida import Discovery, Pair, advanced, increments, low_pass, medida
 from sciml.discover.systems import JET, SYSTEMS, System
 from sciml.equation.base import Equation
+from sciml.field import FourierFeatures, fit_last_layer, neural
 from sciml.files import load_tensors, save_tensors
 from sciml.fill import Interpolator, cubic, error_by_wavenumber, radial, spectral
+from sciml.grid import Grid
 from sciml.initial import random_pv
 from sciml.kriging import Climate, climatological_spectrum, posterior
+from sciml.nn.encodings import PowerLaw, strongest_waves
 from sciml.step import STEPPERS, Step
 
 POINTS = {"quick": (24, 32), "default": (48, 48), "full": (96, 64)}
@@ -63,8 +66,8 @@ class Options(Common):
     """Observe the same points at all times, not others each time."""
     noise: float = 0.0
     """Standard deviation of the noise in psi, as a factor of that of psi in the layer."""
-    interpolator: Literal["kriging", "radial", "cubic", "spectral"] = "kriging"
-    """How gaps are filled, and noise with kriging."""
+    interpolator: Literal["kriging", "neural", "radial", "cubic", "spectral"] = "kriging"
+    """How gaps are filled, and noise with kriging and neural (a field of waves whose head is fitted in closed form)."""
     samples: int | None = None
     """Number of pairs (default: 12 without gaps and noise, 100 with; quick 6 and 12)."""
     interval: int | None = None
@@ -155,6 +158,7 @@ def filler(o: Options, s: System, climate: Tensor) -> Callable[[Tensor, Tensor, 
         return fill
     modes = (4 * torch.pi * o.sensors * grid.nx * grid.ny / (grid.Lx * grid.Ly)) ** 0.5
     methods: dict[str, Callable[[], Interpolator]] = {
+        "neural": lambda: neural(grid, lambda n: waves(grid, n), fit_last_layer),
         "radial": lambda: radial(grid),
         "cubic": lambda: cubic(grid),
         "spectral": lambda: spectral(grid, 0.8 * modes),
@@ -165,6 +169,12 @@ def filler(o: Options, s: System, climate: Tensor) -> Callable[[Tensor, Tensor, 
 
 def krige(grid, climate: Climate, positions: Tensor, values: Tensor, sigma: float) -> Tensor:
     return posterior(grid, climate, positions, sigma).fields(values)
+
+
+def waves(grid: Grid, outputs: int) -> FourierFeatures:
+    """A linear model of the longest waves, the shorter the smaller."""
+    longest, _ = strongest_waves(grid, grid.invK2, min(1200, grid.nx * grid.ny // 3))
+    return FourierFeatures(grid, outputs, longest, PowerLaw(grid))
 
 
 def observed(o: Options, s: System, z: Tensor, fill: Callable[[Tensor, Tensor, Tensor], Tensor], seed: int) -> Tensor:
