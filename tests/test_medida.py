@@ -200,6 +200,22 @@ def test_a_twin_takes_off_the_bias_of_what_is_seen(waves):
         medida(model, stepped(KS_DT), blurred(truth, waves), library, twin=lambda eq: blurred(eq, waves[:8]))
 
 
+def test_rounds_undo_the_damping_of_increments_by_a_gain(waves):
+    """Analyses that go 0.4 of the way to the truth, made again with each corrected model."""
+    grid = Grid(128, 1, Lx=22.0)
+    truth, model = KuramotoSivashinsky(grid=grid), KuramotoSivashinsky(grid=grid, c=0.5)
+    later = advanced(etdrk4(truth, KS_DT), waves, 1)
+
+    def assimilated(eq) -> list[Pair]:
+        background = advanced(etdrk4(eq, KS_DT), waves, 1)
+        return [Pair(waves, background + 0.4 * (later - background), 1)]
+
+    library = terms(model)
+    found = [medida(model, stepped(KS_DT), assimilated, library, rounds=n).coefficients()[0] for n in (1, 2, 6)]
+    hyperviscosity = [-c[library.names.index("lap(lap(u))")] for c in found]
+    assert hyperviscosity == pytest.approx([0.5 * (1 - 0.6**n) for n in (1, 2, 6)], rel=0.04)
+
+
 def test_the_low_pass_is_chosen_by_what_is_explained(jet_pairs):
     """Noise in large wavenumbers only."""
     system = SYSTEMS["6"](16)

@@ -230,7 +230,8 @@ def rounded(value: float, std: float) -> str:
 
 
 def medida(
-    model: Equation, stepper: Callable[[Equation], Step], data: Sequence[Pair], library: Library, *,
+    model: Equation, stepper: Callable[[Equation], Step], data: Sequence[Pair] | Callable[[Equation], Sequence[Pair]],
+    library: Library, *,
     cuts: Sequence[float] = (np.inf,), rounds: int = 2, select: Select = selected, where: Tensor | None = None,
     fields: Sequence[str] | None = None, twin: Callable[[Equation], Sequence[Pair]] | None = None,
 ) -> Discovery:  # fmt: skip
@@ -239,7 +240,10 @@ def medida(
     Parameters
     ----------
     stepper : how the model is stepped, such as ``lambda eq: rk4(eq, dt)``
-    data : pairs of observed states; read once a round, so a stream must be one that can be read again
+    data : pairs of observed states; read once a round, so a stream must be one that can be read again. For analyses of
+        an assimilation a function that assimilates anew with the corrected model it is given, such as ``lambda eq:
+        pairs(cycle(stepper(eq), ...).analysis, ...)``: a gain shows only a part of what is missing, and what is found
+        in a round leaves the part that the next one sees
     cuts : wavenumbers of the low-pass; for each field the one is taken with which most of held-out increments is
         explained
     rounds : how often increments are taken, each time from the model with what was found before
@@ -253,7 +257,7 @@ def medida(
     """
     if not cuts or not all(c > 0 for c in cuts) or rounds < 1:
         raise ValueError(f"cuts must be positive wavenumbers and rounds at least 1, got {cuts} and {rounds}")
-    if iter(data) is data:
+    if not callable(data) and iter(data) is data:
         raise ValueError("data is read once a round and this iterator can be read once; give a list")
     if where is not None and where.shape != model.grid.shape:
         raise ValueError(f"where must be {model.grid.shape}, the points of the grid, got {tuple(where.shape)}")
@@ -266,7 +270,8 @@ def medida(
         corrected = model if found is None else model + found
         step = stepper(corrected)
         try:
-            by_key = regression(model, step, data, library, cuts, added, where)
+            given = data(corrected) if callable(data) else data
+            by_key = regression(model, step, given, library, cuts, added, where)
             if twin is not None and number == rounds - 1:
                 none = {field: np.zeros(len(library)) for field in added}
                 bias = regression(model, step, twin(corrected), library, cuts, none, where)
