@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from sciml.discover.library import Library
-from sciml.discover.moments import Moments, gathered, instrumented, moments
+from sciml.discover.moments import Gathering, Moments, instrumented, moments
 from sciml.discover.sparse import Fit, Path, least_squares, selected
 from sciml.discover.units import shown_unit
 from sciml.equation.base import Equation, Term
@@ -101,7 +101,7 @@ def regression(
     """Moments by field and low-pass: of increments of ``step``, to which the terms ``added`` belong already; columns of
     the library, then instruments where there are earlier states."""
     p = len(library)
-    streams: dict[tuple[str, float], list[Moments]] = {(f, c): [] for f in added for c in cuts}
+    streams = {(f, c): Gathering() for f in added for c in cuts}
     for number, pair in enumerate(data):
         given = [torch.view_as_real(a) for a in (pair.before, pair.after, pair.earlier) if a is not None]
         if not all(bool(torch.isfinite(a).all()) for a in given):
@@ -117,8 +117,9 @@ def regression(
             for cut in cuts:
                 smooth = low_pass(model, cut)
                 y, x, all_of_it = (model.grid.ifft(smooth * a) for a in (whole, phi, rate[:, i]))
-                streams[field, cut] += tiles(names, x, y, all_of_it, where)
-    return {key: gathered(stream) for key, stream in streams.items()}
+                for part in tiles(names, x, y, all_of_it, where):
+                    streams[field, cut].add(part)
+    return {key: stream.moments() for key, stream in streams.items()}
 
 
 def fitted(m: Moments, p: int, select: Select) -> tuple[Fit, Path]:

@@ -99,29 +99,43 @@ def moments(names: Sequence[str], x: np.ndarray, y: np.ndarray, whole: np.ndarra
     )
 
 
-def gathered(parts: Iterable[Moments]) -> Moments:
-    """All blocks of a stream, merged evenly in the order in which they come where there are too many: memory does not
-    grow with the data. Raises ``ValueError`` for an empty stream."""
-    kept: list[Moments] = []
-    pending: list[Moments] = []
-    unit = 1
-    for part in parts:
+class Gathering:
+    """Blocks of a stream, merged evenly in the order in which they come where there are too many: memory does not grow
+    with the data."""
+
+    def __init__(self):
+        self._kept: list[Moments] = []
+        self._pending: list[Moments] = []
+        self._unit = 1
+
+    def add(self, part: Moments) -> None:
         for i in range(len(part)):
-            pending.append(part[i : i + 1])
-            if len(pending) == unit:
-                kept.append(together(pending))
-                pending = []
-            if len(kept) > MOST:
-                pending = kept[-1:] if len(kept) % 2 else []
-                kept = [together(kept[j : j + 2]) for j in range(0, len(kept) - 1, 2)]
-                unit *= 2
-    kept += [together(pending)] if pending else []
-    if not kept:
-        raise ValueError("there are no samples to learn from")
-    if len({k.names for k in kept}) > 1:
-        raise ValueError("moments of different columns cannot be added")
-    arrays = zip(*((k.n, k.xx, k.xy, k.yy, k.whole) for k in kept), strict=True)
-    return Moments(kept[0].names, *(np.concatenate(a) for a in arrays))
+            self._pending.append(part[i : i + 1])
+            if len(self._pending) == self._unit:
+                self._kept.append(together(self._pending))
+                self._pending = []
+            if len(self._kept) > MOST:
+                self._pending = self._kept[-1:] if len(self._kept) % 2 else []
+                self._kept = [together(self._kept[j : j + 2]) for j in range(0, len(self._kept) - 1, 2)]
+                self._unit *= 2
+
+    def moments(self) -> Moments:
+        """Of all that was added. Raises ``ValueError`` if that is nothing, or if columns differ."""
+        kept = self._kept + ([together(self._pending)] if self._pending else [])
+        if not kept:
+            raise ValueError("there are no samples to learn from")
+        if len({k.names for k in kept}) > 1:
+            raise ValueError("moments of different columns cannot be added")
+        arrays = zip(*((k.n, k.xx, k.xy, k.yy, k.whole) for k in kept), strict=True)
+        return Moments(kept[0].names, *(np.concatenate(a) for a in arrays))
+
+
+def gathered(parts: Iterable[Moments]) -> Moments:
+    """All blocks of a stream in one: see :class:`Gathering`."""
+    gathering = Gathering()
+    for part in parts:
+        gathering.add(part)
+    return gathering.moments()
 
 
 def instrumented(m: Moments) -> Moments:
