@@ -186,7 +186,7 @@ def observed(o: Options, s: System, z: Tensor, fill: Callable[[Tensor, Tensor, T
     grid, sigma = s.truth.grid, o.noise * psi.std((0, 1, 3, 4))
     x, y = torch.broadcast_tensors(*grid.axes())
     places, m = torch.stack([x.flatten(), y.flatten()], -1), round(o.sensors * x.numel())
-    always = torch.Generator().manual_seed(1000 + o.seed)  # a twin, too, has the sensors that stay where they are
+    always = torch.Generator().manual_seed(1000 + o.seed) if o.same_sensors else rng  # the same for a twin
     numbers, out = torch.randperm(len(places), generator=always)[:m], []
     for own in psi:
         if not o.same_sensors:
