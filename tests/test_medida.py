@@ -271,12 +271,9 @@ def test_tiles_hold_the_points_that_count(rng):
         np.testing.assert_allclose(sum(getattr(m, name).sum(0) for m in blocks), expected.numpy())
 
 
-@pytest.mark.parametrize("wrong", [
-    1e9,
-])  # fmt: skip
-def test_a_corrected_model_that_is_not_stable_ends_the_rounds(wrong, jet_pairs):
+def test_a_corrected_model_that_is_not_stable_ends_the_rounds(jet_pairs):
     """The first round finds a viscosity of the eighth order that makes small eddies grow."""
-    model = SYSTEMS["6"](16).model
+    model, wrong = SYSTEMS["6"](16).model, 1e9
     calls = 0
 
     def wild(m) -> tuple[Fit, Path]:
@@ -286,7 +283,8 @@ def test_a_corrected_model_that_is_not_stable_ends_the_rounds(wrong, jet_pairs):
         c = np.where(np.char.startswith(m.names, "lap(lap(lap("), wrong, 0.0)
         return (Fit(m.names, c, fit.covariance, fit.unexplained) if calls == 1 else fit), path
 
-    found = medida(model, stepped(JET_DT), jet_pairs[:1], terms(model), fields=["q2"], select=wild)
+    with pytest.warns(UserWarning, match="round 2 is left out, the model with what was found fails: not finite"):
+        found = medida(model, stepped(JET_DT), jet_pairs[:1], terms(model), fields=["q2"], select=wild)
     assert set(found.coefficients()[0]) == {0.0, wrong}
 
 

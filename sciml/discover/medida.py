@@ -20,6 +20,7 @@ and h is regressed on candidate terms :math:`\phi_i` (Mojgani, Chattopadhyay & H
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -254,7 +255,7 @@ def medida(
         round to take off the bias of how states are observed, at the price of noise of its own
 
     Raises ``ValueError`` for libraries whose columns depend on each other, states that are not finite, and too little
-    data; a corrected model whose states do not stay finite ends the rounds.
+    data; a corrected model whose states do not stay finite ends the rounds, with a warning.
     """
     if not cuts or not all(c > 0 for c in cuts) or rounds < 1:
         raise ValueError(f"cuts must be positive wavenumbers and rounds at least 1, got {cuts} and {rounds}")
@@ -276,9 +277,10 @@ def medida(
             if twin is not None and number == rounds - 1:
                 none = {field: np.zeros(len(library)) for field in added}
                 bias = regression(model, step, twin(corrected), library, cuts, none, where)
-        except ValueError:
+        except ValueError as error:
             if found is None:
                 raise
+            warnings.warn(f"round {number + 1} is left out, the model with what was found fails: {error}", stacklevel=2)
             break
         by_key = {key: m.less(bias[key]) if bias else m for key, m in by_key.items()}
         fits, paths, used = {}, {}, {}
