@@ -104,6 +104,12 @@ def test_gathered_in_flat_memory():
     assert peak(2000) < 1.5 * peak(200)
 
 
+def test_a_term_that_few_folds_hold_is_found():
+    x = np.random.default_rng(0).standard_normal((16, 50, 3))
+    x[2:, :, 0] *= 1e-3
+    assert selected(of(x, x[..., 0] + 1e-4 * x[..., 1]))[0].active.tolist() == [0]
+
+
 def test_instruments_remove_the_bias_of_noisy_columns():
     def simulated(seed):
         rng = np.random.default_rng(seed)

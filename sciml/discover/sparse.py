@@ -187,7 +187,8 @@ class Path:
 def selected(m: Moments, share: float = 1e-4, errors: float = 3.0, least: float = 1e-6) -> tuple[Fit, Path]:
     """The smallest set of columns on the path that leaves no more of held-out data unexplained than the best one, but
     for ``errors`` standard errors (over folds, of the difference) and for ``share`` of the mean square of y or
-    ``least`` of that of the whole: what a model's own time stepping adds to increments is smaller.
+    ``least`` of that of the whole: what a model's own time stepping adds to increments is smaller. A set that leaves
+    more than twice what the best one leaves is no match for it, whatever the errors: few folds may hold all of a term.
     """
     check(m)
     sets, folds = backwards(m), np.array_split(np.arange(len(m)), min(FOLDS, len(m)))
@@ -204,5 +205,6 @@ def selected(m: Moments, share: float = 1e-4, errors: float = 3.0, least: float 
     more = held_out - held_out[best]
     tolerated = max(share, least * m.whole.sum() / max(m.yy.sum(), 1e-300))
     allowed = tolerated + errors * more.std(1, ddof=1) / np.sqrt(len(folds))
-    chosen = int(np.flatnonzero(more.mean(1) <= allowed)[0])
+    twice = held_out.mean(1) <= 2 * held_out[best].mean() + tolerated
+    chosen = int(np.flatnonzero((more.mean(1) <= allowed) & twice)[0])
     return least_squares(m, sets[chosen]), Path(sets, held_out, chosen)
