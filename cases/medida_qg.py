@@ -235,8 +235,8 @@ def pairs_of(o: Options, seen: Tensor, interval: int) -> list[Pair]:
     return [Pair(seen[1, i], seen[2, i], interval, seen[0, i] if noisy(o) else None) for i in batches]
 
 
-def discovered(o: Options, e: Experiment) -> Discovery:
-    """What the model of the experiment lacks."""
+def discovered(o: Options, e: Experiment, library: Library | None = None) -> Discovery:
+    """What the model of the experiment lacks (library: that of the model)."""
     s, clean = e.system, not noisy(o)
 
     def twin(eq: Equation) -> list[Pair]:
@@ -246,7 +246,7 @@ def discovered(o: Options, e: Experiment) -> Discovery:
         return pairs_of(o, observed(o, s, torch.stack(states), e.fill, 2000 + o.seed), e.interval)
 
     return medida(
-        s.model, e.step, pairs_of(o, e.seen, e.interval), terms(s.model),
+        s.model, e.step, pairs_of(o, e.seen, e.interval), library or terms(s.model),
         cuts=(np.inf if clean and not o.cut else s.cut * (o.cut or 0.8),), rounds=o.rounds or (3 if clean else 2),
         where=None if clean else counted(s.truth), fields=tuple(f"q{i}" for i in sorted(set(o.layers))),
         twin=twin if o.twin else None,
