@@ -178,6 +178,12 @@ def test_text_has_error_bars(drag):
     assert re.fullmatch(r"d q2/dt lacks \+(2\.9|3\.0)\d*\(\d+\)e-01 lap\(psi2\)   \(explains 100.0% .*\)", second)
 
 
+def test_text_has_sums_in_brackets(jet_pairs):
+    model, library = SYSTEMS["3"](16).model, Library(("psi1 - psi2", "psi_R"))  # type: ignore[arg-type]
+    text = str(medida(model, stepped(JET_DT), jet_pairs, library, fields=["q1"]))
+    assert re.fullmatch(r"d q1/dt lacks \S+ \(psi1 - psi2\)  \S+ psi_R   .*", text)
+
+
 def test_text_has_units_where_the_equation_has_them(in_si_units):
     assert re.search(r"d q2/dt lacks -2\.8\d*\(\d+\)e-07 s-1 lap\(psi2\) ", str(in_si_units))
 

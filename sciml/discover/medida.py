@@ -35,7 +35,7 @@ from sciml.discover.moments import Gathering, Moments, instrumented, moments
 from sciml.discover.sparse import Fit, Path, least_squares, selected
 from sciml.discover.units import shown_unit
 from sciml.equation.base import Equation, Term
-from sciml.equation.expression import parse
+from sciml.equation.expression import Expr, parse, parts
 from sciml.files import refusing, replacing
 from sciml.step import State, Step
 
@@ -181,7 +181,7 @@ class Discovery:
         for field, fit in self.fits.items():
             found = [
                 f"{rounded(float(fit.coefficients[i]), float(fit.std[i]))}"
-                f"{shown_unit(self.library.terms[i], field, self.units)} {self.library.names[i]}"
+                f"{shown_unit(self.library.terms[i], field, self.units)} {factor(self.library.terms[i])}"
                 for i in fit.active
             ]
             share = 1 - fit.unexplained
@@ -216,6 +216,11 @@ def load(path: File) -> tuple[Term, ...]:
             for field, own in found.items()
             for name, c in own["coefficients"].items()
         )
+
+
+def factor(e: Expr) -> str:
+    """Its text as a factor: a sum in brackets."""
+    return f"({e})" if len(parts(e, "add")) > 1 else str(e)
 
 
 def rounded(value: float, std: float) -> str:
