@@ -122,11 +122,11 @@ def three_d_var(scale: float) -> Callable[[System, Tensor, int], Analysis]:
 
 
 def four_d_var(scale: float, lag: int) -> Callable[[System, Tensor, int], Analysis]:
-    """4D-Var over ``lag`` windows, B a part of the climatological covariance."""
+    """4D-Var over ``lag`` windows of which the newest is assimilated, B a part of the climatological covariance."""
 
     def build(system: System, climate: Tensor, seed: int) -> Analysis:
         root = torch.linalg.cholesky(scale * torch.cov(climate.mT))[..., None, None]
-        return sm.FourDVar(sm.Covariance(system.eq.grid, root), lag, outer=2, inner=10)
+        return sm.FourDVar(sm.Covariance(system.eq.grid, root), lag, outer=2, inner=10, newest=True)
 
     return build
 

@@ -1,8 +1,6 @@
 """Analyses against the Kalman filter, the gain formula, the smoother, and each other."""
 
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,81 +22,29 @@ from sciml.assim.ensemble import (
     square_root,
 )
 from sciml.assim.local import LETKF, gaspari_cohn, refined
-from sciml.assim.minimise import cost, gauss_newton
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, refitted
 from sciml.assim.variational import FourDVar, whitened
-from sciml.equation.base import Term
-from sciml.equation.expression import Field
-from sciml.equation.lorenz import Ordinary
 from sciml.observations import observations
-from sciml.observe import Channel, Operator, Window, level, ssh, windows
-
-N = 5
-A = torch.tensor(np.random.default_rng(3).standard_normal((N, N)) * 0.3 - 0.4 * np.eye(N))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Linear(Ordinary):
-    """dx/dt = A x."""
-
-    @property
-    def prognostic(self):
-        return tuple(f"x{i}" for i in range(N))
-
-    @property
-    def own_terms(self):
-        for i in range(N):
-            for j in range(N):
-                yield Term(f"x{i}", f"a{j}", float(A[i, j]) * Field(f"x{j}"))
-
-
-LINE = Grid(N, 1, Lx=float(N), Ly=1.0, dealias=1.0, x0=0.0, y0=0.0)
-SPACE = Space(
-    LINE, lambda z: z[..., 0, 0].real[..., None, None, :], lambda f: torch.complex(f, 0 * f)[..., 0, 0, :, None, None]
+from sciml.observe import Channel, Operator, Window, level, windows
+from tests.models import (
+    DT,
+    SPACE,
+    STEPS,
+    H,
+    Linear,
+    dense,
+    ensemble_of,
+    kalman,
+    linear_windows,
+    numbers,
+    qg,
+    qg_covariance,
 )
-H = Operator(LINE, SPACE.read, (Channel("x", level(1), 0.5),))
-STEPS, DT = 4, 0.1
-
-
-def linear_windows(n=3):
-    """Observations of three variables, at times of their own."""
-    rng = np.random.default_rng(0)
-    time = np.concatenate([w * STEPS * DT + np.array([0.1, 0.25, 0.4]) for w in range(n)])
-    obs = observations(
-        rng.standard_normal(3 * n), 0.5, time, np.tile([0.0, 2.0, 3.0], n), np.zeros(3 * n), channels=["x"]
-    )
-    return windows(obs, H, 0.0, DT, STEPS, n)
-
-
-def numbers(z):
-    return z[..., 0, 0].real
-
-
-def dense(step, window):
-    """Propagator over the window and the matrix from the state at its start to the equivalents."""
-    eye = torch.complex(torch.eye(N, dtype=torch.float64), torch.zeros(N, N, dtype=torch.float64))[..., None, None]
-    states, end = trajectory(step, sm.State(eye, window.start), window.steps)
-    return numbers(end.z).mT, window.equivalents(states).mT
-
-
-def kalman(step, x, P, windows):
-    """Mean and covariance at the end, by the textbook."""
-    for w in windows:
-        M, G = dense(step, w)
-        S = G @ P @ G.mT + torch.diag(w.sigma**2)
-        K = P @ G.mT @ torch.linalg.inv(S)
-        x, P = M @ (x + K @ (w.value - G @ x)), M @ (P - K @ G @ P) @ M.mT
-    return x, P
 
 
 @pytest.fixture
 def step():
     return sm.rk4(Linear(), DT)
-
-
-def ensemble_of(size, seed=1):
-    E = torch.randn(size, N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 1
-    return sm.State(torch.complex(E, 0 * E)[..., None, None]), E.mean(0), torch.cov(E.mT)
 
 
 def test_square_root_filter_is_the_kalman_filter(step):
@@ -210,24 +156,6 @@ def test_weights_are_interpolated_exactly_where_linear():
 
 
 # -- variational -----------------------------------------------------------------------------------------------------
-def qg(dt=3600.0):
-    eq = sm.TwoLayerQG(grid=Grid(16, 12, Lx=4e5, Ly=3e5), rd=15e3, U1=0.02, beta=1.5e-11, rek=1e-7)
-    operator = Operator(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), (Channel("ssh", ssh(1e-4), 1e-3),))
-    return eq, sm.rk4(eq, dt), operator
-
-
-def qg_covariance(eq):
-    samples = eq.init(sm.random_pv(eq, seed=3, members=200, speed=0.1))
-    return covariance(eq.grid, samples + 0.3 * samples.flip(-3))
-
-
-def ssh_window(operator, n=40, steps=3, dt=3600.0):
-    rng = np.random.default_rng(2)
-    x, y = rng.uniform(0, 3e5, (2, n))
-    obs = observations(
-        0.01 * rng.standard_normal(n), 1e-3, np.sort(rng.uniform(1, steps * dt, n)), x, y, channels=["ssh"]
-    )
-    return Window(obs, operator, 0.0, dt, steps)
 
 
 @pytest.mark.parametrize("method", ["oi", "3dvar"])
@@ -265,52 +193,6 @@ def test_covariance_is_that_of_its_samples(rng):
     assert float(want[0, 1].abs().max()) > 0, "layers are correlated"
     z = B(torch.randn(B.shape, generator=rng, dtype=torch.float64))
     assert (B(whitened(B, z)) - z).abs().max() < 1e-6 * z.abs().max()
-
-
-@pytest.mark.parametrize("model_error", [0.0, 0.3])
-def test_four_d_var_gradient_passes_the_taylor_test(model_error, rng):
-    """(J(v + h p) - J(v)) / (h grad.p) -> 1 linearly in h, to eight digits."""
-    eq, step, operator = qg()
-    start = sm.State(eq.init(sm.random_pv(eq, seed=1, speed=0.05)))
-    first = ssh_window(operator)
-    later = Window(first.obs.assign_coords(time=first.obs["time"] + 3 * 3600.0), operator, 3 * 3600.0, 3600.0, 3)
-    B = qg_covariance(eq)
-    g = FourDVar(B, model_error=model_error).model(step, start, (first, later))
-    d = torch.cat([w.value / w.sigma for w in (first, later)])
-    v, p = (torch.randn(2, *B.shape, generator=rng, dtype=torch.float64) for _ in range(2))
-    v.requires_grad_(True)
-    J = cost(g, d, v)
-    slope = float((torch.autograd.grad(J, v)[0] * p).sum())
-    ratios = []
-    with torch.no_grad():
-        for h in (1e-2, 1e-3, 1e-4):
-            ratios.append(abs(float(cost(g, d, v + h * p) - cost(g, d, v - h * p)) / (2 * h * slope) - 1))
-    assert ratios[1] < 0.02 * ratios[0] or ratios[1] < 1e-10
-    assert min(ratios) < 1e-8
-
-
-def test_four_d_var_is_the_kalman_smoother(step):
-    """On a linear model strong-constraint 4D-Var of one or several windows ends where the Kalman filter does."""
-    root = torch.linalg.cholesky(torch.diag(torch.linspace(0.5, 1.5, N)).double() + 0.2)
-    B = Covariance(Linear().grid, root[..., None, None])
-    x = torch.ones(N, dtype=torch.float64)
-    cut = linear_windows(3)
-    expected, _ = kalman(step, x, root @ root.mT, cut)
-    start = sm.State(torch.complex(x, 0 * x)[:, None, None])
-    run = cycle(step, FourDVar(B, lag=3, outer=1, inner=50), cut, start, SPACE.read)
-    torch.testing.assert_close(numbers(run.final.z), expected, atol=2e-3, rtol=2e-3)
-    exact = FourDVar(B, lag=3, outer=3, inner=50)
-    torch.testing.assert_close(
-        numbers(cycle(step, exact, cut, start, SPACE.read).final.z), expected, atol=1e-8, rtol=1e-8
-    )
-
-
-def test_gauss_newton_never_makes_the_cost_larger():
-    g = lambda v: torch.atan(30 * v)  # noqa: E731
-    d = torch.tensor([1.4, -1.5], dtype=torch.float64)
-    v, costs = gauss_newton(g, d, torch.full((2,), 3.0, dtype=torch.float64), 10, 5)
-    assert all(b <= a for a, b in pairwise(costs))
-    assert float(cost(g, d, v)) == pytest.approx(costs[-1])
 
 
 # -- cycling ---------------------------------------------------------------------------------------------------------

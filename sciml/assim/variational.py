@@ -36,11 +36,15 @@ class FourDVar:
 
     With ``lag > 1`` the background is the analysis that was made ``lag`` windows ago, from observations before that
     time only, so that no observation counts twice; the search starts from the trajectory found in the cycle before.
+    Or, with ``newest``, the background is that trajectory, which has seen all but the newest window, and only the
+    observations of this one are assimilated: again each counts once (Bocquet & Sakov 2014, QJRMS 140, 1521: single, not
+    multiple, data assimilation).
 
     Parameters
     ----------
     covariance : B of the background at the start of the assimilated interval
     model_error : size of increments at the start of each later window relative to ``covariance`` (0: strong constraint)
+    newest : assimilate the newest window only; for strong constraint
     """
 
     covariance: Covariance
@@ -48,18 +52,21 @@ class FourDVar:
     outer: int = 2
     inner: int = 12
     model_error: float = 0.0
+    newest: bool = False
 
     def __post_init__(self):
         if self.lag < 1 or not self.model_error >= 0:
             raise ValueError(f"lag must be at least 1 and model_error not negative, got {self.lag}, {self.model_error}")
+        if self.newest and self.model_error:
+            raise ValueError("newest is for strong constraint: leave model_error at 0, or assimilate all windows")
 
     def __call__(self, background: State, window: Window, step: Step, memory: Past | None = None) -> Analysed:
         past = memory or Past((), (), ())
         _, end, equivalents = forecast(step, single(background), window)
         windows, priors = (*past.windows, window), (*past.priors, background)
         guesses = (*past.guesses, background.z)
-        prior = priors[0]
-        d = torch.cat([w.value / w.sigma for w in windows])
+        prior = restarted(priors[0], guesses[0]) if self.newest else priors[0]
+        d = torch.cat([w.value / w.sigma for w in self.assimilated(windows)])
         g = self.model(step, prior, windows)
         n = 1 + (len(windows) - 1) * (self.model_error > 0)
         v = torch.zeros(n, *self.covariance.shape, dtype=d.dtype, device=d.device)
@@ -73,16 +80,20 @@ class FourDVar:
         state = restarted(end, starts[-1])
         return Analysed(state, end, equivalents, later, {"cost_before": costs[0], "cost_after": costs[-1]}, seen)
 
+    def assimilated(self, windows: tuple[Window, ...]) -> tuple[Window, ...]:
+        """Those whose observations count."""
+        return windows[-1:] if self.newest else windows
+
     def model(self, step: Step, prior: State, windows: tuple[Window, ...]) -> Map:
-        """v to the equivalents of all windows, over sigma."""
+        """v to the equivalents of the assimilated windows, over sigma."""
 
         def g(v: Tensor) -> Tensor:
             state, found = restarted(prior, prior.z + self.covariance(v[0])), []
             for i, window in enumerate(windows):
                 state = self.disturbed(state, v, i)
                 states, state = trajectory(step, state, window.steps)
-                found.append(window.equivalents(states) / window.sigma)
-            return torch.cat(found)
+                found.append((window, states))
+            return torch.cat([w.equivalents(s) / w.sigma for w, s in found[-len(self.assimilated(windows)) :]])
 
         return g
 

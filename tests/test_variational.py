@@ -1,0 +1,115 @@
+"""4D-Var: gradients, the Kalman smoother, its two ways to overlap, and a network's analysis as its start."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+import sciml as sm
+from sciml.assim.base import Covariance
+from sciml.assim.cycle import cycle
+from sciml.assim.hybrid import LearnedStart
+from sciml.assim.minimise import cost, gauss_newton
+from sciml.assim.optimal import free_run
+from sciml.assim.variational import FourDVar
+from sciml.observe import Window
+from tests.models import SPACE, Linear, N, dense, kalman, linear_windows, numbers, qg, qg_covariance, ssh_window
+
+
+@pytest.fixture
+def step():
+    return sm.rk4(Linear(), 0.1)
+
+
+@pytest.mark.parametrize("model_error", [0.0, 0.3])
+def test_four_d_var_gradient_passes_the_taylor_test(model_error, rng):
+    """(J(v + h p) - J(v)) / (h grad.p) -> 1 linearly in h, to eight digits."""
+    eq, step, operator = qg()
+    start = sm.State(eq.init(sm.random_pv(eq, seed=1, speed=0.05)))
+    first = ssh_window(operator)
+    later = Window(first.obs.assign_coords(time=first.obs["time"] + 3 * 3600.0), operator, 3 * 3600.0, 3600.0, 3)
+    B = qg_covariance(eq)
+    g = FourDVar(B, model_error=model_error).model(step, start, (first, later))
+    d = torch.cat([w.value / w.sigma for w in (first, later)])
+    v, p = (torch.randn(2, *B.shape, generator=rng, dtype=torch.float64) for _ in range(2))
+    v.requires_grad_(True)
+    J = cost(g, d, v)
+    slope = float((torch.autograd.grad(J, v)[0] * p).sum())
+    ratios = []
+    with torch.no_grad():
+        for h in (1e-2, 1e-3, 1e-4):
+            ratios.append(abs(float(cost(g, d, v + h * p) - cost(g, d, v - h * p)) / (2 * h * slope) - 1))
+    assert ratios[1] < 0.02 * ratios[0] or ratios[1] < 1e-10
+    assert min(ratios) < 1e-8
+
+
+def test_four_d_var_is_the_kalman_smoother(step):
+    """On a linear model strong-constraint 4D-Var of one or several windows ends where the Kalman filter does."""
+    root = torch.linalg.cholesky(torch.diag(torch.linspace(0.5, 1.5, N)).double() + 0.2)
+    B = Covariance(Linear().grid, root[..., None, None])
+    x = torch.ones(N, dtype=torch.float64)
+    cut = linear_windows(3)
+    expected, _ = kalman(step, x, root @ root.mT, cut)
+    start = sm.State(torch.complex(x, 0 * x)[:, None, None])
+    run = cycle(step, FourDVar(B, lag=3, outer=1, inner=50), cut, start, SPACE.read)
+    torch.testing.assert_close(numbers(run.final.z), expected, atol=2e-3, rtol=2e-3)
+    exact = FourDVar(B, lag=3, outer=3, inner=50)
+    torch.testing.assert_close(
+        numbers(cycle(step, exact, cut, start, SPACE.read).final.z), expected, atol=1e-8, rtol=1e-8
+    )
+
+
+def test_gauss_newton_never_makes_the_cost_larger():
+    g = lambda v: torch.atan(30 * v)  # noqa: E731
+    d = torch.tensor([1.4, -1.5], dtype=torch.float64)
+    v, costs = gauss_newton(g, d, torch.full((2,), 3.0, dtype=torch.float64), 10, 5)
+    assert all(b <= a for a, b in pairwise(costs))
+    assert float(cost(g, d, v)) == pytest.approx(costs[-1])
+
+
+def test_the_newest_window_counts_once_on_the_trajectory_of_the_others(step):
+    """x_0 + B G^T (G B G^T + R)^-1 (y - G x_0) at each cycle, with G from the start of the interval to the new
+    observations, and x_0 moved by a window once the interval is full."""
+    P = torch.diag(torch.linspace(0.5, 1.5, N)).double() + 0.2
+    B = Covariance(Linear().grid, torch.linalg.cholesky(P)[..., None, None])
+    x = torch.ones(N, dtype=torch.float64)
+    cut = linear_windows(4)
+    run = cycle(
+        step, FourDVar(B, lag=2, outer=3, inner=50, newest=True), cut, sm.State(complexes(x)), SPACE.read
+    )  # fmt: skip
+    for i, new in enumerate(cut):
+        M, G = dense(step, new)
+        if i > 0:
+            before, _ = dense(step, cut[i - 1])
+            G, M = G @ before, M @ before
+        if i > 1:
+            x = dense(step, cut[i - 2])[0] @ x
+        S = G @ P @ G.mT + torch.diag(new.sigma**2)
+        x = x + P @ G.mT @ torch.linalg.solve(S, new.value - G @ x)
+        torch.testing.assert_close(numbers(run.analysis[i]), M @ x, atol=1e-8, rtol=1e-8)
+
+
+def complexes(x):
+    return torch.complex(x, 0 * x)[:, None, None]
+
+
+def test_only_strong_constraint_assimilates_the_newest_window_alone(step):
+    B = Covariance(Linear().grid, torch.eye(N, dtype=torch.float64)[..., None, None])
+    with pytest.raises(ValueError, match="newest is for strong constraint: leave model_error at 0"):
+        FourDVar(B, 2, model_error=0.1, newest=True)
+
+
+@pytest.mark.parametrize("lag", [1, 2])
+def test_a_learned_start_is_the_background_and_cycles_alone(step, lag):
+    """Behind a network that does nothing it is 4D-Var from a free run, however long the cycle."""
+    B = Covariance(Linear().grid, torch.eye(N, dtype=torch.float64)[..., None, None])
+    start = sm.State(complexes(torch.ones(N, dtype=torch.float64)))
+    cut = linear_windows(4)
+    found = cycle(step, LearnedStart(FourDVar(B, lag, 3, 50), free_run), cut, start, SPACE.read)
+    free = cycle(step, free_run, cut, start, SPACE.read)
+    before = free.analysis[3 - lag]
+    alone = cycle(
+        step, FourDVar(B, lag, 3, 50), cut[4 - lag :], sm.State(before, cut[4 - lag].start), SPACE.read
+    )  # fmt: skip
+    torch.testing.assert_close(found.analysis[-1], alone.analysis[-1], atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(found.background[1:], free.analysis[1:], atol=1e-12, rtol=1e-12)
