@@ -126,7 +126,7 @@ def four_d_var(scale: float, lag: int) -> Callable[[System, Tensor, int], Analys
 
     def build(system: System, climate: Tensor, seed: int) -> Analysis:
         root = torch.linalg.cholesky(scale * torch.cov(climate.mT))[..., None, None]
-        return sm.FourDVar(sm.Covariance(system.eq.grid, root), lag, outer=2, inner=10, newest=True)
+        return sm.FourDVar(sm.Covariance(system.eq.grid, root), lag, outer=2, inner=15, newest=True)
 
     return build
 
@@ -149,8 +149,8 @@ TABLE = (
     ensemble_row("Lorenz 96", "EnKF-N, xN 2", 0.18, 24, ensemble.finite_size(certainty=2.0), rotate=True),
     Row("Lorenz 96", "LETKF, 7 members", 0.22, 7, letkf),
     Row("Lorenz 96 each 0.2", "4D-Var, 0.02 B, lag 1", 0.46, 1, four_d_var(0.02, 1)),
-    Row("Lorenz 96 each 0.2", "4D-Var, 0.02 B, lag 2", 0.39, 1, four_d_var(0.02, 2)),
-    Row("Lorenz 96 each 0.2", "4D-Var, 0.02 B, lag 4", 0.37, 1, four_d_var(0.02, 4)),
+    Row("Lorenz 96 each 0.2", "4D-Var, 0.007 B, lag 2", 0.39, 1, four_d_var(0.007, 2)),
+    Row("Lorenz 96 each 0.2", "4D-Var, 0.002 B, lag 4", 0.37, 1, four_d_var(0.002, 4)),
     ensemble_row("Lorenz 96 of 10, half observed, R 1.5", "EnKF-N, 8 members", 0.31, 8,
                  ensemble.finite_size(certainty=1.3), rotate=True),
     ensemble_row("Lorenz 96 of 10, half observed, R 2.25", "EnKF-N, 8 members", 0.44, 8,

@@ -19,58 +19,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import xarray as xr
 from common import Common, Refused, device, folder, main, write_summary
-from torch import Tensor
+from methods import DATA, TUNED, Method, Setting, build
 
 import sciml as sm
 from sciml import evaluate, plot, score, testbed
-from sciml.assim import ensemble
 from sciml.assim.base import Analysed
 from sciml.assim.cycle import Record, cycle
-from sciml.assim.hybrid import Hybrid
-from sciml.assim.local import LETKF
-from sciml.assim.network import FuXiDA
-from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, free_run
-from sciml.assim.variational import FourDVar
 from sciml.data import attributes, coordinates, time_coordinate, write_netcdf
 from sciml.files import refusing
 from sciml.observations import check, concatenate, counts, with_departures, without
-from sciml.observe import Window, box_of, windows
+from sciml.observe import box_of, windows
 
-DATA = Path(__file__).resolve().parents[1] / "data"
-METHODS = ("climatology", "persistence", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar", "fuxida", "hybrid")
-WEIGHTS = {"perfect": DATA / "weights" / "fuxida_qg.safetensors",
-           "imperfect": DATA / "weights" / "fuxida_qg_imperfect.safetensors"}  # fmt: skip
 DAY = testbed.DAY
 LEADS = 12
 """windows of the longest forecast: 60 days"""
 LAYERS = ["layer 1", "layer 2 (seen by the radiometer only)"]
 ERROR = "error of ψ / climatological std"
-TUNED: dict[str, dict[str, Any]] = {
-    "perfect": dict(radius=40e3, inflation=1.045, lag=4, model_error=0.0),
-    "imperfect": dict(radius=30e3, inflation=1.1, lag=2, model_error=0.3),
-}
-"""Best of a training truth for 40 members: bench/assimilation_tuning.py."""
-HYBRID: dict[str, dict[str, Any]] = {
-    "perfect": dict(radius=25e3, inflation=1.06, network_weight=0.5),
-    "imperfect": dict(radius=25e3, inflation=1.05, network_weight=0.7),
-}
-"""The same for the hybrid's 12 members."""
 
 
 @dataclass(frozen=True)
 class Options(Common):
-    method: Literal[
-        "climatology", "persistence", "free", "oi", "3dvar", "enkf", "etkf", "letkf", "4dvar", "fuxida", "hybrid", "all"
-    ] = "letkf"
+    method: Method | Literal["all"] = "letkf"
     """Analysis; all runs the ladder and prints it."""
     model: Literal["perfect", "imperfect"] = "perfect"
     """The model that made the truth, or one with wrong drag and deformation radius and no topography."""
@@ -95,9 +72,11 @@ class Options(Common):
     network_weight: float | None = None
     """Factor of the network's mean in hybrid, 0 to 1 (default: as tuned for the model)."""
     lag: int | None = None
-    """Windows that 4dvar assimilates at once (default: as tuned for the model)."""
+    """Windows that 4dvar or fuxida4dvar assimilates at once (default: as tuned for the model)."""
     model_error: float | None = None
     """Factor of the errors of the first window that gives model errors of later ones in 4dvar (default: as tuned)."""
+    iterations: int | None = None
+    """Iterations of 4dvar and fuxida4dvar (default: as tuned for the model)."""
     weights: Path | None = None
     """Weights of fuxida, as cases/qg_fuxi_da.py --train writes them (default: those in data/weights)."""
     leave_out: tuple[str, ...] = ()
@@ -106,34 +85,8 @@ class Options(Common):
     def tuned(self, name: str) -> Any:
         """A setting as given, or as bench/assimilation_tuning.py found it best."""
         given = getattr(self, name)
-        found = TUNED[self.model] | (HYBRID[self.model] if self.method == "hybrid" else {})
-        return found[name] if given is None else given
-
-
-class Setting(NamedTuple):
-    """What all methods share."""
-
-    eq: sm.TwoLayerQG
-    step: sm.Step
-    windows: list[Window]
-    background: sm.Covariance
-    """of the errors of backgrounds of oi"""
-    analysed: sm.Covariance
-    """of the errors of analyses of 4dvar"""
-    climate: Tensor
-    """snapshots ``(samples, n, *modes)``"""
-    truth: Tensor | None
-    """at the ends of the windows, ``(windows, n, *modes)``"""
-    flags: dict[str, int]
-
-    def psi(self, z: Tensor) -> Tensor:
-        """Streamfunction on the grid."""
-        return self.eq.grid.ifft(self.eq.psi(z))
-
-    @property
-    def length(self) -> float:
-        """Seconds of a window."""
-        return testbed.WINDOW * self.step.dt
+        found = TUNED[self.model]
+        return (found[""] | found.get(self.method, {}))[name] if given is None else given
 
 
 # -- input -----------------------------------------------------------------------------------------------------------
@@ -152,6 +105,7 @@ def prepare(o: Options) -> Setting:
         "hybrid_members": 2,
         "network_weight": 0,
         "lag": 1,
+        "iterations": 1,
         "inflation": 0.1,
         "model_error": 0,
         "skip_days": 0,
@@ -212,51 +166,6 @@ def windows_in(obs: xr.Dataset, length: float) -> int:
     if not 1 <= n <= 10**5:
         raise Refused(f"the observations cover no window of {length / DAY:g} days, or more than 100000")
     return n
-
-
-# -- methods ---------------------------------------------------------------------------------------------------------
-def constant(z: Tensor, background, window: Window, step, memory=None) -> Analysed:
-    """Always the same state, whatever is observed."""
-    state = background._replace(z=z, time=window.start + window.steps * window.dt)
-    return Analysed(state, state, window.equivalents(z.expand(window.steps + 1, *z.shape)))
-
-
-def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm.State]]:
-    """Analysis and first state of every method."""
-    grid, eq = s.eq.grid, s.eq
-    one = sm.State(s.climate.mean(0))
-    generator = torch.Generator().manual_seed(o.seed)
-    order = torch.randperm(len(s.climate), generator=generator)
-    if o.members > len(order):
-        raise Refused(f"--members {o.members}: the climatology has {len(order)} snapshots to start from")
-    many = sm.State(s.climate[order[: o.members]])
-    space = sm.Space(grid, s.psi, eq.pv)
-    inflation = o.tuned("inflation")
-    local = LETKF(space, o.tuned("radius"), inflation, every=2, seed=o.seed)
-    learned = {}
-    if o.method in ("fuxida", "hybrid", "all"):
-        net, own = network(o.weights or WEIGHTS[o.model], s.eq), replace(o, method="hybrid")
-        few = LETKF(space, own.tuned("radius"), own.tuned("inflation"), every=2, seed=o.seed)
-        start = sm.State(s.climate[order[: o.hybrid_members]])
-        learned = {"fuxida": (net, one), "hybrid": (Hybrid(few, net, own.tuned("network_weight")), start)}
-    return learned | {
-        "climatology": (partial(constant, one.z), one),
-        "persistence": (partial(constant, s.climate[order[0]]), one),
-        "free": (free_run, sm.State(s.climate[order[0]])),
-        "oi": (OptimalInterpolation(s.background, tolerance=1e-3), one),
-        "3dvar": (ThreeDVar(s.background, tolerance=1e-2), one),
-        "enkf": (ensemble.EnKF(ensemble.perturbed_observations, inflation, seed=o.seed), many),
-        "etkf": (ensemble.EnKF(ensemble.square_root, inflation, rotate=True, seed=o.seed), many),
-        "letkf": (local, many),
-        "4dvar": (FourDVar(s.analysed, o.tuned("lag"), outer=1, inner=10, model_error=o.tuned("model_error")), one),
-    }
-
-
-def network(path: Path, eq: sm.TwoLayerQG) -> FuXiDA:
-    """The learned analysis of a file."""
-    if not path.exists():
-        raise Refused(f"no weights at {path}; make them with: python cases/qg_fuxi_da.py --train")
-    return FuXiDA.load(path, *testbed.shown(eq))
 
 
 # -- output ----------------------------------------------------------------------------------------------------------
@@ -373,7 +282,7 @@ def run(o: Options) -> None:
     used, days = sum(len(w) for w in s.windows), s.length / DAY
     print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {s.flags}")
     started = time.monotonic()
-    chosen = METHODS if o.method == "all" else (o.method,)
+    chosen = get_args(Method) if o.method == "all" else (o.method,)
     ladder, diverged = {}, []
     for method in chosen:
         try:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import methods
 import numpy as np
 import qg_assimilate as ladder
 import torch
@@ -44,7 +45,7 @@ from sciml.train import fit
 
 TRAINED = ("weights.safetensors", "checkpoint.safetensors", "log.csv", "training.png", "summary.json")
 """what a training writes"""
-CORR = {m: p.with_name(p.name.replace("_qg", "_qg_corr")) for m, p in ladder.WEIGHTS.items()}
+CORR = {m: p.with_name(p.name.replace("_qg", "_qg_corr")) for m, p in methods.WEIGHTS.items()}
 """weights of CORR"""
 PER_WINDOW, SPIN_UP = 5, 10
 """Observations that are changed in a window; windows of the ensemble before the first of these."""
@@ -120,7 +121,7 @@ def objective(o: Options, scale: dict[str, Any]) -> Cycling:
     """An untrained network and what it is to minimise."""
     eq = testbed.model(o.model, device=device(o.device), dtype=torch.float32)
     statistics = ladder.load(o.climatology, "climatology")
-    earlier = None if o.start is None else ladder.network(o.start, eq)
+    earlier = None if o.start is None else methods.network(o.start, eq)
     climate = testbed.states(eq, torch.as_tensor(statistics["q"].values))
     root = eq.grid.real(statistics[f"background_root{'' if o.model == 'perfect' else '_imperfect'}"].values)
     harmonics = 4 if o.model == "imperfect" else 0
@@ -187,7 +188,7 @@ def train(o: Options) -> None:
 def compared(o: Options, lo: ladder.Options, s: ladder.Setting) -> dict[str, tuple[Callable[..., Analysed], sm.State]]:
     """CTRL, CORR, ASSI and the others, each with its first state."""
     start = sm.State(s.climate.mean(0))
-    corr = ladder.network(o.corr_weights or CORR[o.model], s.eq)
+    corr = methods.network(o.corr_weights or CORR[o.model], s.eq)
     built = ladder.build(lo, s)
     if unknown := set(o.methods) - set(built):
         raise Refused(f"no method {', '.join(sorted(unknown))}; there are {', '.join(built)}")

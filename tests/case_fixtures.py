@@ -14,7 +14,8 @@ import pytest
 from tests import ROOT
 
 FOLDER = ROOT / "cases"
-CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "common")
+HELPERS = ("common", "methods")
+CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
     "qg_assimilate": "--method letkf --days 10 --members 6",

@@ -1,0 +1,137 @@
+"""The ladder of analyses of the two-layer test case, with the settings that were best on training truths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from common import Refused
+from torch import Tensor
+
+import sciml as sm
+from sciml import testbed
+from sciml.assim import ensemble
+from sciml.assim.base import Analysed
+from sciml.assim.hybrid import Hybrid, LearnedStart
+from sciml.assim.local import LETKF
+from sciml.assim.network import FuXiDA
+from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, free_run
+from sciml.assim.variational import FourDVar
+from sciml.observe import Window
+
+if TYPE_CHECKING:
+    from qg_assimilate import Options
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+Method = Literal[
+    "climatology",
+    "persistence",
+    "free",
+    "oi",
+    "3dvar",
+    "enkf",
+    "etkf",
+    "letkf",
+    "4dvar",
+    "fuxida",
+    "hybrid",
+    "fuxida4dvar",
+]  # fmt: skip
+WEIGHTS = {"perfect": DATA / "weights" / "fuxida_qg.safetensors",
+           "imperfect": DATA / "weights" / "fuxida_qg_imperfect.safetensors"}  # fmt: skip
+TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "perfect": {
+        "": dict(radius=40e3, inflation=1.045, lag=4, model_error=0.0, iterations=10),
+        "hybrid": dict(radius=25e3, inflation=1.06, network_weight=0.5),
+        "fuxida4dvar": dict(lag=2, iterations=4),
+    },
+    "imperfect": {
+        "": dict(radius=30e3, inflation=1.1, lag=2, model_error=0.3, iterations=10),
+        "hybrid": dict(radius=25e3, inflation=1.05, network_weight=0.7),
+        "fuxida4dvar": dict(lag=2, iterations=4),
+    },
+}
+"""Best of training truths, for 40 members, the hybrid's 12 and fuxida4dvar: bench/assimilation_tuning.py."""
+BEHIND = 1.4
+"""Errors of the network over those that ``analysed`` is the covariance of."""
+
+
+class Setting(NamedTuple):
+    """What all methods share."""
+
+    eq: sm.TwoLayerQG
+    step: sm.Step
+    windows: list[Window]
+    background: sm.Covariance
+    """of the errors of backgrounds of oi"""
+    analysed: sm.Covariance
+    """of the errors of analyses of 4dvar"""
+    climate: Tensor
+    """snapshots ``(samples, n, *modes)``"""
+    truth: Tensor | None
+    """at the ends of the windows, ``(windows, n, *modes)``"""
+    flags: dict[str, int]
+
+    def psi(self, z: Tensor) -> Tensor:
+        """Streamfunction on the grid."""
+        return self.eq.grid.ifft(self.eq.psi(z))
+
+    @property
+    def length(self) -> float:
+        """Seconds of a window."""
+        return testbed.WINDOW * self.step.dt
+
+
+def constant(z: Tensor, background, window: Window, step, memory=None) -> Analysed:
+    """Always the same state, whatever is observed."""
+    state = background._replace(z=z, time=window.start + window.steps * window.dt)
+    return Analysed(state, state, window.equivalents(z.expand(window.steps + 1, *z.shape)))
+
+
+def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm.State]]:
+    """Analysis and first state of every method."""
+    grid, eq = s.eq.grid, s.eq
+    one = sm.State(s.climate.mean(0))
+    generator = torch.Generator().manual_seed(o.seed)
+    order = torch.randperm(len(s.climate), generator=generator)
+    if o.members > len(order):
+        raise Refused(f"--members {o.members}: the climatology has {len(order)} snapshots to start from")
+    many = sm.State(s.climate[order[: o.members]])
+    space = sm.Space(grid, s.psi, eq.pv)
+    inflation = o.tuned("inflation")
+    local = LETKF(space, o.tuned("radius"), inflation, every=2, seed=o.seed)
+    learned = {}
+    if o.method in ("fuxida", "hybrid", "fuxida4dvar", "all"):
+        net, own = network(o.weights or WEIGHTS[o.model], s.eq), replace(o, method="hybrid")
+        few = LETKF(space, own.tuned("radius"), own.tuned("inflation"), every=2, seed=o.seed)
+        start = sm.State(s.climate[order[: o.hybrid_members]])
+        learned = {"fuxida": (net, one), "hybrid": (Hybrid(few, net, own.tuned("network_weight")), start)}
+        behind = four_d_var(replace(o, method="fuxida4dvar"), s.analysed.scaled(BEHIND))
+        learned["fuxida4dvar"] = LearnedStart(behind, net), one
+    return learned | {
+        "climatology": (partial(constant, one.z), one),
+        "persistence": (partial(constant, s.climate[order[0]]), one),
+        "free": (free_run, sm.State(s.climate[order[0]])),
+        "oi": (OptimalInterpolation(s.background, tolerance=1e-3), one),
+        "3dvar": (ThreeDVar(s.background, tolerance=1e-2), one),
+        "enkf": (ensemble.EnKF(ensemble.perturbed_observations, inflation, seed=o.seed), many),
+        "etkf": (ensemble.EnKF(ensemble.square_root, inflation, rotate=True, seed=o.seed), many),
+        "letkf": (local, many),
+        "4dvar": (four_d_var(o, s.analysed), one),
+    }
+
+
+def four_d_var(o: Options, errors: sm.Covariance) -> FourDVar:
+    """As tuned, with the covariance of the errors at the start of the assimilated windows."""
+    return FourDVar(errors, o.tuned("lag"), outer=1, inner=o.tuned("iterations"), model_error=o.tuned("model_error"))
+
+
+def network(path: Path, eq: sm.TwoLayerQG) -> FuXiDA:
+    """The learned analysis of a file."""
+    if not path.exists():
+        raise Refused(f"no weights at {path}; make them with: python cases/qg_fuxi_da.py --train")
+    return FuXiDA.load(path, *testbed.shown(eq))
