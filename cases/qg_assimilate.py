@@ -70,7 +70,7 @@ class Options(Common):
     hybrid_members: int = 12
     """Size of the ensemble of hybrid."""
     network_weight: float | None = None
-    """Factor of the network's mean in hybrid, 0 to 1 (default: as tuned for the model)."""
+    """Factor of the network's mean in hybrid and fuxida4dvar, 0 to 1 (default: as tuned for the model)."""
     lag: int | None = None
     """Windows that 4dvar or fuxida4dvar assimilates at once (default: as tuned for the model)."""
     model_error: float | None = None

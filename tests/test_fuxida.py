@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import sciml as sm
+from sciml.assim.base import covariance
 from sciml.assim.hybrid import Hybrid
 from sciml.assim.network import PLANES, FuXiDA, Inputs
 from sciml.files import load_tensors, save_tensors
@@ -227,6 +228,20 @@ def test_hybrid_is_between_the_filter_and_the_network(setting):
     assert torch.equal(again.memory.network.hidden, net(sm.State(z.mean(0)), window, step, one.memory).memory.hidden)
     with pytest.raises(ValueError, match=r"from 0 to 1, got 1\.5"):
         Hybrid(local, net, 1.5)
+
+
+def test_hybrid_of_one_state(setting):
+    """Between 4D-Var's analysis and the network's, of which it remembers both."""
+    _, step, z, inputs, window = setting
+    torch.manual_seed(0)
+    net = FuXiDA(awake(FuXiDANet(Config(4, inputs.seen, 2, (8, 8), 4))), inputs)
+    four = sm.FourDVar(covariance(inputs.space.grid, z - z.mean(0)), lag=2, outer=1, inner=2)
+    start = sm.State(z[0])
+    alone, one = four(start, window, step), net(start, window, step)
+    done = Hybrid(four, net, 0.25)(start, window, step)
+    assert torch.allclose(done.state.z, 0.75 * alone.state.z + 0.25 * one.state.z)
+    assert len(done.memory.classical.windows) == 1
+    assert torch.equal(done.memory.network.hidden, one.memory.hidden)
 
 
 # -- weights ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sciml.assim.base import Analysed, Covariance, forecast, restarted, single, trajectory
-from sciml.assim.minimise import Map, gauss_newton
+from sciml.assim.minimise import Map, cost, gauss_newton
 from sciml.observe import Window
 from sciml.step import State, Step
 
@@ -35,7 +35,8 @@ class FourDVar:
     """4D-Var over the last ``lag`` windows.
 
     With ``lag > 1`` the background is the analysis that was made ``lag`` windows ago, from observations before that
-    time only, so that no observation counts twice; the search starts from the trajectory found in the cycle before.
+    time only, so that no observation counts twice; the search starts from the trajectory found in the cycle before, if
+    that fits better.
     Or, with ``newest``, the background is that trajectory, which has seen all but the newest window, and only the
     observations of this one are assimilated: again each counts once (Bocquet & Sakov 2014, QJRMS 140, 1521: single, not
     multiple, data assimilation).
@@ -71,6 +72,9 @@ class FourDVar:
         n = 1 + (len(windows) - 1) * (self.model_error > 0)
         v = torch.zeros(n, *self.covariance.shape, dtype=d.dtype, device=d.device)
         v[0] = whitened(self.covariance, guesses[0] - prior.z)
+        with torch.no_grad():
+            if bool(v.any()) and not cost(g, d, v) < cost(g, d, 0 * v):  # not a difference that B allows
+                v.zero_()
         v, costs = gauss_newton(g, d, v, self.outer, self.inner)
         with torch.no_grad():
             starts = self.starts(step, prior, windows, v)
