@@ -11,9 +11,9 @@ The data are those of cases/medida_qg.py. The model is corrected by
 * a network (five periodic convolutions of psi, PV and place) that is trained on the increments of which MEDIDA makes an
   equation; the learning rate is chosen on a fifth of them that it does not see.
 
-The library has ``psi1 - psi2`` in place of ``psi2``. With both layers apart, errors of two coefficients that ought to
-cancel leave a psi in the tendency of PV. The largest scales have next to no PV, and for them this is a strong negative
-drag: such a corrected model blows up (``--apart``).
+The library has ``psi1 - psi2`` in place of ``psi2`` (``thickness``). With both layers apart, errors of two coefficients
+that ought to cancel leave a psi in the tendency of PV. The largest scales have next to no PV, and for them this is a
+strong negative drag: such a corrected model blows up (``--apart``).
 
 Each is run as a forecast and for a climate; then the forcing of all (the field that the jet is relaxed to, the shear of
 the eddy flow) is made ``--change`` stronger. ``truth again`` is the truth from another state: what sampling alone does.
@@ -224,9 +224,7 @@ def experiment(o: Options, seed: int) -> dict[str, dict[str, Any]]:
     s, data, where = e.system, case.pairs_of(own, e.seen, e.interval), case.counted(e.system.truth)
     cut = 0.8 * s.cut
     everywhere = torch.ones(s.model.grid.shape, dtype=torch.bool)
-    library = terms(s.model)
-    if not o.apart:
-        library = library.without("psi2") + Library(("psi1 - psi2",))  # type: ignore[arg-type]
+    library = terms(s.model, thickness=not o.apart)
     found, plain = case.discovered(own, e, library), direct(e, library, data, cut, where)
     learned = network(e, data, cut, everywhere if where is None else where, o.updates, seed)
     print(f"seed {seed}\nMEDIDA: {found}\npysindy: {plain}", flush=True)

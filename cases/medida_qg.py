@@ -79,6 +79,8 @@ class Options(Common):
     """Take off the bias that gaps and noise make, which the same observations of the corrected model itself show."""
     cut: float | None = None
     """Low-pass, as a factor of the case's own wavenumber (default: none without gaps and noise, 0.8 with)."""
+    thickness: bool = False
+    """Have psi1 - psi2 among the candidates in place of psi2: a model corrected from noisy data stays stable."""
     layers: tuple[Literal[1, 2], ...] = (1, 2)
     """Layers whose equations are searched."""
     truth_step: Literal["etdrk4", "rk4", "imex"] = "etdrk4"
@@ -246,7 +248,7 @@ def discovered(o: Options, e: Experiment, library: Library | None = None) -> Dis
         return pairs_of(o, observed(o, s, torch.stack(states), e.fill, 2000 + o.seed), e.interval)
 
     return medida(
-        s.model, e.step, pairs_of(o, e.seen, e.interval), library or terms(s.model),
+        s.model, e.step, pairs_of(o, e.seen, e.interval), library or terms(s.model, o.thickness),
         cuts=(np.inf if clean and not o.cut else s.cut * (o.cut or 0.8),), rounds=o.rounds or (3 if clean else 2),
         where=None if clean else counted(s.truth), fields=tuple(f"q{i}" for i in sorted(set(o.layers))),
         twin=twin if o.twin else None,

@@ -163,6 +163,23 @@ def test_other_numbers_of_layers_have_a_library(layers):
     assert {f"J(psi{i}, q{i})" for i in range(1, layers + 1)} <= set(library.names)
 
 
+def test_thickness_stands_for_the_psi_of_lower_layers():
+    """Everything else is the same, and what is lacking has the same tendencies in either basis."""
+    system = jet("1", 16)
+    plain, library = terms(system.model), terms(system.model, thickness=True)
+    assert set(plain.names) - set(library.names) == {"psi2"}
+    assert set(library.names) - set(plain.names) == {"psi1 - psi2"}
+    psi = random_field(system.truth.grid, lambda K: torch.exp(-((K / 3) ** 2)), 1, (8, 2))
+    z = system.truth.pv(psi)
+    expected = coefficients(plain, system.truth, system.model, z)
+    found = coefficients(library, system.truth, system.model, z)
+    one, other = ([dict(zip(names, row, strict=True)) for row in c]
+                  for names, c in ((plain.names, expected), (library.names, found)))  # fmt: skip
+    for a, b in zip(one, other, strict=True):
+        assert b["psi1 - psi2"] == pytest.approx(-a["psi2"], rel=1e-6)
+        assert b["psi1"] == pytest.approx(a["psi1"] + a["psi2"], abs=1e-6 * abs(a["psi2"]))
+
+
 def test_one_field_in_one_dimension_has_the_polynomial_library():
     assert terms(Burgers(grid=Grid(8, 1))) == polynomial("u")
 

@@ -7,7 +7,7 @@ coefficients, term by term: derivatives are exact, products dealiased as in the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 
 import numpy as np
 import torch
@@ -99,16 +99,20 @@ def polynomial(field: str = "u", degree: int = 4, order: int = 4) -> Library:
     return Library(tuple(t for t in found.terms if t != Number(1.0)))
 
 
-def layered(eq: Equation) -> Library:
+def layered(eq: Equation, thickness: bool = False) -> Library:
     """Of flow in layers, for any of its layers: psi, its Laplacians and their gradients, advections
     ``J(psi_i, q_j)`` and ``J(psi_1, psi_2)``, products of psi, of PV and of velocities, hyperviscosity, a constant, and
     the fixed fields (relaxation, topography, sponge) with their advection. 32 terms and more for two layers.
 
-    ``q`` is ``lap(psi)`` with a difference of psi and no term of its own: columns must not depend on each other.
+    ``q`` is ``lap(psi)`` with a difference of psi and no term of its own: columns must not depend on each other. With
+    ``thickness`` the psi of lower layers stands as ``psi1 - psi2`` and so on: errors of what is found then cannot leave
+    a psi of all layers, which is a strong drag, or a negative one, on the largest scales, as these have next to no PV.
+    Take it for a model that is to be run with noisy findings.
     """
     n = len(eq.prognostic)
     psi, q = ([Field(f"{name}{i + 1}") for i in range(n)] for name in ("psi", "q"))
-    linear = [a for p in psi for a in (p, lap(p), lap(lap(p)))]
+    plain = [psi[0], *(a - b for a, b in pairwise(psi))] if thickness else psi
+    linear = [a for p, own in zip(psi, plain, strict=True) for a in (own, lap(p), lap(lap(p)))]
     gradients = [d(a) for p in psi for a in (p, lap(p)) for d in (dx, dy)]
     advections = [J(a, b) for a in psi for b in q] + [J(a, b) for i, a in enumerate(psi) for b in psi[i + 1 :]]
     products = [a * b for fields in (psi, q) for a, b in combinations_with_replacement(fields, 2)]
@@ -138,11 +142,12 @@ def bare(e: Expr) -> Expr:
     return canonical(Apply("mul", tuple(f for f in parts(e, "mul") if leaves(f, Field))))
 
 
-def terms(eq: Equation) -> Library:
-    """A library for an equation: :func:`layered` for flow in layers, :func:`polynomial` for one field in one
-    dimension. Raises ``ValueError`` for others; put one together with ``+`` and ``*``."""
+def terms(eq: Equation, thickness: bool = False) -> Library:
+    """A library for an equation: :func:`layered` for flow in layers (with differences of psi between them if
+    ``thickness``), :func:`polynomial` for one field in one dimension. Raises ``ValueError`` for others; put one
+    together with ``+`` and ``*``."""
     if all(f"psi{i + 1}" in eq.diagnostic for i in range(len(eq.prognostic))):
-        return layered(eq)
+        return layered(eq, thickness)
     if len(eq.prognostic) == 1 and eq.grid.ny == 1:
         return polynomial(eq.prognostic[0])
     raise ValueError(f"no library is known for {type(eq).__name__}; put one together from library.Library((...))")
