@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -114,8 +115,8 @@ def write_summary(path: Path, options: Any, numbers: dict[str, Any], started: fl
     """``summary.json``: headline numbers, options, versions, wall time."""
     chosen = asdict(options)
     summary = {
-        "results": numbers,
-        "options": {n: str(v) if isinstance(v, Path) else v for n, v in chosen.items()},
+        "results": finite(numbers),
+        "options": finite({n: str(v) if isinstance(v, Path) else v for n, v in chosen.items()}),
         "versions": {
             "sciml": sciml.__version__,
             "torch": torch.__version__,
@@ -126,4 +127,13 @@ def write_summary(path: Path, options: Any, numbers: dict[str, Any], started: fl
         "wall_seconds": round(time.monotonic() - started, 2),
     }
     with replacing(path) as partial:
-        partial.write_text(json.dumps(summary, indent=2) + "\n")
+        partial.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def finite(numbers: Any) -> Any:
+    """With null for what is not finite, which JSON cannot say."""
+    if isinstance(numbers, dict):
+        return {n: finite(v) for n, v in numbers.items()}
+    if isinstance(numbers, list | tuple):
+        return [finite(v) for v in numbers]
+    return None if isinstance(numbers, float) and not math.isfinite(numbers) else numbers

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+import xarray as xr
 from common import Refused
 from torch import Tensor
 
@@ -74,7 +75,8 @@ class Setting(NamedTuple):
     """snapshots ``(samples, n, *modes)``"""
     truth: Tensor | None
     """at the ends of the windows, ``(windows, n, *modes)``"""
-    flags: dict[str, int]
+    obs: xr.Dataset
+    """all observations, with their flags"""
 
     def psi(self, z: Tensor) -> Tensor:
         """Streamfunction on the grid."""
@@ -98,8 +100,10 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     one = sm.State(s.climate.mean(0))
     generator = torch.Generator().manual_seed(o.seed)
     order = torch.randperm(len(s.climate), generator=generator)
-    if o.members > len(order):
-        raise Refused(f"--members {o.members}: the climatology has {len(order)} snapshots to start from")
+    for name in ("members", "hybrid_members"):
+        if getattr(o, name) > len(order):
+            option = f"--{name.replace('_', '-')} {getattr(o, name)}"
+            raise Refused(f"{option}: the climatology has {len(order)} snapshots to start from")
     many = sm.State(s.climate[order[: o.members]])
     space = sm.Space(grid, s.psi, eq.pv)
     inflation = o.tuned("inflation")

@@ -20,14 +20,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, main, write_summary
+from common import Common, Refused, device, folder, main, make_room, write_summary
 from methods import DATA, TUNED, Method, Setting, build
+from torch import Tensor
 
 import sciml as sm
 from sciml import evaluate, plot, score, testbed
@@ -35,12 +37,13 @@ from sciml.assim.base import Analysed
 from sciml.assim.cycle import Record, cycle
 from sciml.data import attributes, coordinates, time_coordinate, write_netcdf
 from sciml.files import refusing
-from sciml.observations import check, concatenate, counts, with_departures, without
-from sciml.observe import box_of, windows
+from sciml.observations import QC, check, concatenate, counts, rejected, with_departures, without
+from sciml.observe import Window, box_of, windows
 
 DAY = testbed.DAY
 LEADS = 12
 """windows of the longest forecast: 60 days"""
+WRITTEN = ("*.nc", "*.png", "summary.json", *get_args(Method))
 LAYERS = ["layer 1", "layer 2 (seen by the radiometer only)"]
 ERROR = "error of ψ / climatological std"
 
@@ -81,6 +84,8 @@ class Options(Common):
     """Weights of fuxida, as cases/qg_fuxi_da.py --train writes them (default: those in data/weights)."""
     leave_out: tuple[str, ...] = ()
     """Platforms that are not used, to see their value."""
+    overwrite: bool = False
+    """Remove earlier results in the folder; otherwise they move to earlier-1 inside."""
 
     def tuned(self, name: str) -> Any:
         """A setting as given, or as bench/assimilation_tuning.py found it best."""
@@ -122,35 +127,80 @@ def prepare(o: Options) -> Setting:
     available = windows_in(obs, length)
     n = min(6, available) if o.preset == "quick" else available
     if o.days is not None:
-        if not length <= o.days * DAY < (available + 1) * length:
+        if not length <= o.days * DAY <= available * length:
             raise Refused(f"--days must be from {length / DAY:g} to {available * length / DAY:g}, got {o.days:g}")
         n = int(o.days * DAY / length)
     if o.skip_days is not None and o.skip_days * DAY >= n * length:
         raise Refused(f"--skip-days must be less than the {n * length / DAY:g} days there are, got {o.skip_days:g}")
     for platform in o.leave_out:
         obs = without(obs, platform)
-    grid = eq.grid
-    obs = check(obs, 0.0, n * length, box_of(grid))
+    z, B, A = statistics(o, eq, climate)
+    truth = None if o.truth is None else true_states(o.truth, eq, n, length)
+    obs = check(obs, 0.0, n * length, box_of(eq.grid), usual=usual(H, z))
     if not (obs["qc"] == 0).any():
         raise Refused(f"none of the observations may be used; flags: {counts(obs) or 'there are none at all'}")
     cut = windows(obs, H, 0.0, step.dt, testbed.WINDOW, n)
-    kinds = [f"{name}_root{'' if o.model == 'perfect' else '_imperfect'}" for name in ("background", "analysis")]
-    if missing := {"q", *kinds} - set(climate):
+    if truth is not None and not fits(truth, z.mean(0), windows(obs, H, 0.0, length, 1, n)):
         raise Refused(
-            f"{o.climatology} lacks {', '.join(sorted(missing))}; make it with: python data/make_qg_satellite.py"
+            f"the truth in {o.truth} explains these observations no better than the climatological mean does; give "
+            "the one that they were made of with --truth, or --truth None"
         )
-    z = testbed.states(eq, torch.as_tensor(climate["q"].values))
+    return Setting(eq, step, cut, B, A, z, None if truth is None else truth[1:], obs)
+
+
+def statistics(o: Options, eq: sm.TwoLayerQG, climate: xr.Dataset) -> tuple[Tensor, sm.Covariance, sm.Covariance]:
+    """Climatological states, covariances of errors of backgrounds and of analyses."""
+    grid = eq.grid
+    kinds = [f"{name}_root{'' if o.model == 'perfect' else '_imperfect'}" for name in ("background", "analysis")]
+    shapes = {"q": (2, *grid.shape)} | dict.fromkeys(kinds, (2, 2, *grid.modes))
+    for name, shape in shapes.items():
+        found = climate.get(name, xr.DataArray())
+        ndim = len(shape) + (name == "q")
+        right = found.shape[-len(shape) :] == shape and found.ndim == ndim and found.dtype.kind == "f"
+        if not right or found.shape[0] < 2 or not bool(np.isfinite(found).all()):
+            wanted = f"(sample, {str(shape)[1:]}, two at least" if name == "q" else str(shape)
+            raise Refused(
+                f"{o.climatology} must hold {name} {wanted}, finite; make it with: python data/make_qg_satellite.py"
+            )
     B, A = (sm.Covariance(grid, grid.real(torch.as_tensor(climate[kind].values))) for kind in kinds)
-    truth = None
-    if o.truth is not None:
-        whole = load(o.truth, "truth")
-        if "q" not in whole or whole["q"].dims != ("time", "lev", "y", "x") or whole["q"].shape[1:] != (2, *grid.shape):
-            raise Refused(f"{o.truth} is no truth: it needs q (time, lev, y, x) on {grid.ny} x {grid.nx} points")
-        q = whole["q"].values[1 : n + 1]
-        if len(q) < n:
-            raise Refused(f"{o.truth} ends before the observations: {len(q)} windows of {n}")
-        truth = testbed.states(eq, torch.as_tensor(q))
-    return Setting(eq, step, cut, B, A, z, truth, counts(obs))
+    return testbed.states(eq, torch.as_tensor(climate["q"].values)), B, A
+
+
+def true_states(path: Path, eq: sm.TwoLayerQG, n: int, length: float) -> Tensor:
+    """At the start and at the ends of ``n`` windows, ``(n + 1, n_layers, *modes)``."""
+    whole, grid = load(path, "truth"), eq.grid
+    q = whole.get("q")
+    if q is None or q.dims != ("time", "lev", "y", "x") or q.shape[1:] != (2, *grid.shape):
+        raise Refused(f"{path} is no truth: it needs q (time, lev, y, x) on {grid.ny} x {grid.nx} points")
+    if len(q) < n + 1:
+        raise Refused(f"{path} ends before the observations: {len(q) - 1} windows of {n}")
+    q = q[: n + 1]
+    if q.dtype.kind != "f" or not bool(np.isfinite(q).all()):
+        raise Refused(f"{path} is no truth: q must be finite numbers")
+    expected = xr.Dataset(coords=coordinates(eq) | {"time": length * np.arange(n + 1)})
+    for name in q.dims:
+        wanted = expected[name].values.astype(float)
+        if name in whole.coords and not np.allclose(
+            q[name].values.astype(float), wanted, atol=1e-6 * abs(wanted).max()
+        ):
+            raise Refused(f"{path}: {name} must go from {wanted[0]:g} to {wanted[-1]:g} in {len(wanted)} steps")
+    return testbed.states(eq, torch.as_tensor(q.values))
+
+
+def usual(H: sm.Operator, climate: Tensor) -> dict[str, tuple[float, float]]:
+    """Climatological mean and standard deviation of what each channel sees."""
+    fields = H.fields(climate)
+    seen = {c.name: c.quantity(fields) for c in H.channels}
+    return {name: (float(f.mean()), float(f.std())) for name, f in seen.items()}
+
+
+def fits(truth: Tensor, mean: Tensor, five_days: list[Window]) -> bool:
+    """Whether states at the ends of windows explain the observations better than a constant one, seen at both ends."""
+    misfit = torch.zeros(2, dtype=torch.float64)
+    for w, pair in zip(five_days, pairwise(truth), strict=True):
+        for i, states in enumerate((torch.stack(pair), mean.expand(2, *mean.shape))):
+            misfit[i] += float((((w.value - w.equivalents(states)) / w.sigma) ** 2).sum())
+    return bool(misfit[0] < 0.5 * misfit[1])
 
 
 def windows_in(obs: xr.Dataset, length: float) -> int:
@@ -217,19 +267,23 @@ def dataset(s: Setting, record: Record) -> xr.Dataset:
 
 
 def departures(s: Setting, record: Record) -> xr.Dataset:
-    """All used observations with observation minus background and observation minus analysis."""
+    """All observations of the windows: those that were used with observation minus background and observation minus
+    analysis, the others with their flag."""
     parts = [
         with_departures(w.obs, *(w.value.sub(d).cpu().numpy() for d in (found.background, found.analysis)))
         for w, found in zip(s.windows, record.departures, strict=True)
     ]
-    return concatenate([p for p in parts if p.sizes["obs"]])
+    bad = rejected(s.obs)
+    bad = bad.isel(obs=np.flatnonzero(bad["qc"].values != QC["outside_window"]))
+    nothing = np.full(bad.sizes["obs"], np.nan)
+    return concatenate([*(p for p in parts if p.sizes["obs"]), with_departures(bad, nothing, nothing)])
 
 
 def pictures(s: Setting, record: Record, ds: xr.Dataset, results: dict[str, Any], out: Path) -> None:
     """Maps of the last window, error against time and lead, spectra of the error, ranks of the truth."""
     if s.truth is None:
         return
-    truth = s.truth
+    truth, skip = s.truth, len(record.time) - results["scored_windows"]
     plot.save(plot.analysis(s.psi(truth[-1]).cpu().numpy(), ds.isel(time=-1), s.windows[-1].obs), out / "maps.png")
     _, std = evaluate.climatology(s.psi, s.climate)
     error = evaluate.root_mean_square(s.psi(record.analysis - truth)) / std
@@ -237,7 +291,8 @@ def pictures(s: Setting, record: Record, ds: xr.Dataset, results: dict[str, Any]
     lead = results["forecast"]
     plot.save(plot.series(lead["days"], lead["psi"], LAYERS, ERROR, "lead (days)"), out / "forecast.png")
     plot.save(
-        plot.error_spectra(s.eq.grid, s.eq.psi(record.analysis - truth), s.eq.psi(truth)), out / "error_spectra.png"
+        plot.error_spectra(s.eq.grid, s.eq.psi(record.analysis[skip:] - truth[skip:]), s.eq.psi(truth[skip:])),
+        out / "error_spectra.png",
     )
     if "ranks" in results:
         plot.save(plot.ranks(results["ranks"], LAYERS), out / "ranks.png")
@@ -257,8 +312,8 @@ def one_method(
 
     each = None if s.truth is None else evaluate.ensemble_scores(s.psi, s.truth, s.climate)
     record = cycle(s.step, timed, s.windows, start, s.psi, progress=method, each=each)
-    results = scores(o, s, record) | {"flags": s.flags, "seconds_per_window": float(np.median(spent))}
-    ds = dataset(s, record)
+    results = scores(o, s, record) | {"flags": counts(s.obs), "seconds_per_window": float(np.median(spent))}
+    ds = dataset(s, record).assign_attrs(method=method, model=o.model, seed=o.seed, source=f"sciml {sm.__version__}")
     write_netcdf(ds, out / "analysis.nc")
     write_netcdf(departures(s, record), out / "departures.nc")
     pictures(s, record, ds, results, out)
@@ -279,8 +334,9 @@ def run(o: Options) -> None:
     out = folder(o.out or Path("runs") / f"qg_assimilate-{o.method}")
     s = prepare(o)
     methods = build(o, s)  # refuses what no method can use before anything is written
+    make_room(out, WRITTEN, o)
     used, days = sum(len(w) for w in s.windows), s.length / DAY
-    print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {s.flags}")
+    print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {counts(s.obs)}")
     started = time.monotonic()
     chosen = get_args(Method) if o.method == "all" else (o.method,)
     ladder, diverged = {}, []

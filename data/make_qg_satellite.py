@@ -75,8 +75,6 @@ def observed(states: torch.Tensor, seed: int, command: str) -> xr.Dataset:
     eq = testbed.model()
     H = testbed.operator(eq)
     obs = simulate(H, testbed.network(H), states, 0.0, testbed.DT, seed)
-    about = {"units": "s-1", "long_name": "f0 h / H2 of the perfect model"}
-    obs = obs.assign(topography=(("y", "x"), testbed.topography(eq.grid).numpy().astype(np.float32), about))
     obs = obs.assign_attrs(
         source_command=command,
         title="sample satellite-like observations of a quasi-geostrophic ocean",
@@ -93,10 +91,12 @@ def observed(states: torch.Tensor, seed: int, command: str) -> xr.Dataset:
 
 
 def truth_file(states: torch.Tensor, command: str) -> xr.Dataset:
-    """The truth at the ends of the windows."""
+    """The truth at the ends of the windows, and the bottom that it flows over."""
     eq, ends = testbed.model(), states[::WINDOW]
     times = WINDOW * testbed.DT * np.arange(len(ends))
-    return fields(eq.read(ends), eq, times, "time", {"source_command": command})
+    about = {"units": "s-1", "long_name": "f0 h / H2 of the perfect model"}
+    found = fields(eq.read(ends), eq, times, "time", {"source_command": command})
+    return found.assign(topography=(("y", "x"), testbed.topography(eq.grid).numpy().astype(np.float32), about))
 
 
 def snapshots(seeds, spinup: float) -> torch.Tensor:

@@ -20,8 +20,8 @@ from sciml.step import State, Step
 
 Read = Callable[[Tensor], Tensor]
 """coefficients ``(..., n, *modes)`` to the fields ``(..., lev, y, x)`` that are scored"""
-BLOCK = 6
-"""cycles in a block of the bootstrap: longer than errors of analyses are correlated"""
+BLOCK = 15
+"""cycles in a block of the bootstrap: errors of analyses of five-day windows are correlated by 0.2 after 12"""
 
 
 def root_mean_square(fields: Tensor) -> Tensor:

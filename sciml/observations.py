@@ -17,7 +17,7 @@ import xarray as xr
 from sciml.grid import Grid
 
 FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "time_order", "land", "edited",
-         "gross_error", "thinned")  # fmt: skip
+         "gross_error", "thinned", "duplicate")  # fmt: skip
 """Meanings of ``qc``: 0 is the first, and so on."""
 QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
 EVERY = ("value", "sigma", "channel", "platform", "qc")
@@ -103,9 +103,10 @@ def names(obs: xr.Dataset, variable: str) -> list[str]:
 def units_of(obs: xr.Dataset) -> dict[str, str]:
     """Unit of each channel."""
     known = names(obs, "channel")
-    return dict(
-        zip(known, map(str, np.atleast_1d(obs["channel"].attrs.get("channel_units", ["1"] * len(known)))), strict=True)
-    )
+    units = np.atleast_1d(obs["channel"].attrs.get("channel_units", ["1"] * len(known)))
+    if len(units) != len(known):
+        raise ValueError(f"channel_units names {len(units)} units for {len(known)} channels: {', '.join(known)}")
+    return dict(zip(known, map(str, units), strict=True))
 
 
 def number(obs: xr.Dataset, variable: str, name: str) -> int:
@@ -152,15 +153,21 @@ def concatenate(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 # -- quality ---------------------------------------------------------------------------------------------------------
 GROSS, FEW = 20.0, 10
 """Robust standard deviations from the median beyond which a value is a gross error; fewer values are not judged."""
+FAR = 6.0
+"""Climatological standard deviations from the mean beyond which it is one, where they are known."""
 
 
 def check(
-    obs: xr.Dataset, start=None, end=None, box: tuple[float, float, float, float] | None = None, gross: float = GROSS
-) -> xr.Dataset:
-    """Flag what cannot be used: missing values or places, sigmas that are not positive, times outside ``(start, end]``,
-    places outside ``box = (west, east, south, north)``, values more than ``gross`` robust standard deviations (or
-    sigmas) from the median of their channel, such as undeclared fill values, and times that run backwards within a
-    platform (as few as possible).
+    obs: xr.Dataset, start=None, end=None, box: tuple[float, float, float, float] | None = None, gross: float = GROSS,
+    usual: Mapping[str, tuple[float, float]] | None = None,
+) -> xr.Dataset:  # fmt: skip
+    """Flag what cannot be used: missing values or places, sigmas that are not positive (or a thousandth of their
+    channel's), times outside ``(start, end]``, places outside ``box = (west, east, south, north)``, values more than
+    ``gross`` robust standard deviations (or sigmas) from the median of their channel, such as undeclared fill values,
+    times that run backwards within a platform (as few as possible), and what is there twice.
+
+    ``usual`` gives mean and standard deviation of channels, as a climatology has them: values farther than
+    :data:`FAR` times ``sqrt(std^2 + sigma^2)`` from the mean are gross errors, too.
 
     Flags that are set already stay. Longitudes are compared modulo 360. Raises ``ValueError`` where the data set as a
     whole means nothing: variables are lacking, numbers stand for no channel, platform or flag, units are not those of
@@ -173,8 +180,15 @@ def check(
     here = [obs[name].values for name in (first, second)]
     timeless = np.isnat(time) if np.issubdtype(time.dtype, np.datetime64) else ~np.isfinite(time)
 
+    known = names(obs, "channel")
+
     def flag(where: np.ndarray, reason: str) -> None:
         qc[(qc == 0) & where] = QC[reason]
+
+    def among(own: np.ndarray, where) -> np.ndarray:
+        out = np.zeros(qc.shape, bool)
+        out[own] = where
+        return out
 
     nowhere = ~np.isfinite(here[0]) | ~np.isfinite(here[1])
     if first == "lon":
@@ -195,20 +209,21 @@ def check(
     for code in np.unique(channel):
         own = np.flatnonzero((channel == code) & (qc == 0))
         if own.size >= FEW:
-            usual = np.median(sigma[own])
-            wide = np.zeros(qc.shape, bool)
-            wide[own] = sigma[own] > 1e6 * usual
-            flag(wide, "bad_sigma")
+            typical = float(np.median(sigma[own]))
+            flag(among(own, (sigma[own] > 1e6 * typical) | (sigma[own] < 1e-3 * typical)), "bad_sigma")
             off = np.abs(value[own] - np.median(value[own]))
-            wild = np.zeros(qc.shape, bool)
-            wild[own] = off > gross * max(1.4826 * float(np.median(off)), float(usual))
-            flag(wild, "gross_error")
+            flag(among(own, off > gross * max(1.4826 * float(np.median(off)), typical)), "gross_error")
+        mean, std = (usual or {}).get(known[code], (0.0, np.inf))
+        flag(among(own, np.abs(value[own] - mean) > FAR * np.hypot(std, sigma[own])), "gross_error")
     for code in np.unique(obs["platform"].values):
         own = np.flatnonzero((obs["platform"].values == code) & (qc == 0))
-        back = np.zeros(qc.shape, bool)
-        back[np.delete(own, ascending(time[own]))] = True
-        flag(back, "time_order")
-    return obs.assign(qc=("obs", qc, obs["qc"].attrs))
+        flag(among(np.delete(own, ascending(time[own])), True), "time_order")
+    own = np.flatnonzero(qc == 0)
+    table = np.rec.fromarrays(
+        [time[own], *(a[own] for a in here), channel[own], obs["platform"].values[own], value[own]]
+    )
+    flag(among(np.delete(own, np.unique(table, return_index=True)[1]), True), "duplicate")
+    return obs.assign(qc=("obs", qc, codes(FLAGS) | {"standard_name": "quality_flag"}))
 
 
 def understood(obs: xr.Dataset) -> None:
@@ -218,15 +233,27 @@ def understood(obs: xr.Dataset) -> None:
     pairs = [p for p in (("x", "y"), ("lon", "lat")) if set(p) <= set(obs.variables)]
     if len(pairs) != 1:
         raise ValueError("this is no observation data set: it needs either x and y, or lon and lat")
+    for variable in (*EVERY, "time", *pairs[0]):
+        kinds = "iu" if variable in ("channel", "platform", "qc") else "iufM" if variable == "time" else "iuf"
+        if obs[variable].dims != ("obs",) or obs[variable].dtype.kind not in kinds:
+            raise ValueError(
+                f"{variable} must be {'whole numbers' if kinds == 'iu' else 'numbers'} along the dimension obs, not "
+                f"{obs[variable].dtype} along {obs[variable].dims}"
+            )
     for variable in ("channel", "platform", "qc"):
         known, found = names(obs, variable), obs[variable].values
+        values = np.atleast_1d(obs[variable].attrs.get("flag_values", np.arange(len(known))))
+        if not np.array_equal(values, np.arange(len(known))):
+            raise ValueError(f"flag_values of {variable} must be 0 to {len(known) - 1} in order; number them anew")
         if found.size and not (found.min() >= 0 and found.max() < len(known)):
             raise ValueError(f"numbers of {variable} must be 0 to {len(known) - 1}: {', '.join(known)}")
+    if (own := names(obs, "qc")) != list(FLAGS[: len(own)]):
+        raise ValueError(f"the numbers of qc must mean {', '.join(FLAGS)}, not {', '.join(own)}")
     wanted = {name: PLACES[name]["units"] for name in pairs[0]}
     wanted |= {} if np.issubdtype(obs["time"].dtype, np.datetime64) else {"time": "s"}
     for name, unit in wanted.items():
-        if (stated := str(obs[name].attrs.get("units", unit))) not in (unit, "seconds", "degrees"):
-            raise ValueError(f"{name} must be in {unit}, not in {stated!r}; convert it first")
+        if (stated := str(obs[name].attrs.get("units", "no unit"))) not in (unit, "seconds", "degrees"):
+            raise ValueError(f"{name} must be in {unit}, not in {stated!r}; convert it, or set its attribute units")
 
 
 def ascending(times: np.ndarray) -> np.ndarray:
@@ -254,6 +281,11 @@ def counts(obs: xr.Dataset) -> dict[str, int]:
 def good(obs: xr.Dataset) -> xr.Dataset:
     """The observations that may be used."""
     return obs.isel(obs=np.flatnonzero(obs["qc"].values == 0))
+
+
+def rejected(obs: xr.Dataset) -> xr.Dataset:
+    """The observations that may not be used."""
+    return obs.isel(obs=np.flatnonzero(obs["qc"].values != 0))
 
 
 def without(obs: xr.Dataset, platform: str) -> xr.Dataset:

@@ -29,11 +29,21 @@ GRAVITY = 9.81
 # -- quantities ------------------------------------------------------------------------------------------------------
 def level(lev: int = 1) -> Quantity:
     """The field itself in layer ``lev`` (1 = top)."""
-    return lambda f: f[..., lev - 1, :, :]
+    at = layer(lev)
+    return lambda f: f[..., at, :, :]
+
+
+def layer(lev: int) -> int:
+    """Where layer ``lev`` (1 = top) stands."""
+    if lev < 1:
+        raise ValueError(f"layers are counted from 1 at the top, got {lev}")
+    return lev - 1
 
 
 def ssh(f0: float, g: float = GRAVITY) -> Quantity:
     """Sea-surface height anomaly [m] of streamfunctions [m2 s-1], ``eta = f0 psi_1 / g`` (geostrophy)."""
+    if not (0 < abs(f0) < math.inf and 0 < g < math.inf):
+        raise ValueError(f"sea-surface height needs f0 that is not zero and g > 0, got {f0} and {g}")
     return lambda psi: (f0 / g) * psi[..., 0, :, :]
 
 
@@ -41,9 +51,9 @@ def velocity(grid: Grid, component: str, lev: int = 1) -> Quantity:
     """``u = -d psi/dy`` or ``v = d psi/dx`` [m s-1] of layer ``lev``."""
     if component not in ("u", "v"):
         raise ValueError(f"component must be 'u' or 'v', got {component!r}")
-    full = every_mode(grid)
+    full, at = every_mode(grid), layer(lev)
     factor = full.complex(-full.il if component == "u" else full.ik)
-    return lambda psi: full.ifft(factor * full.fft(psi[..., lev - 1, :, :]))
+    return lambda psi: full.ifft(factor * full.fft(psi[..., at, :, :]))
 
 
 def speed(grid: Grid, lev: int = 1) -> Quantity:
@@ -66,6 +76,10 @@ def radiance(weights: Sequence[float], scale: float, offset: float = 280.0, ampl
     with ``T_0 = offset``, ``A = amplitude`` [K], ``s = scale`` [m2 s-1]: a stand-in for weighting functions.
     """
     w = tuple(float(a) for a in weights)
+    if not 0 < abs(scale) < math.inf or not all(map(math.isfinite, (*w, offset, amplitude))):
+        raise ValueError(
+            f"a radiance needs finite weights, offset and amplitude and a scale that is not zero, got {scale}"
+        )
 
     def temperature(psi: Tensor) -> Tensor:
         if psi.shape[-3] != len(w):
@@ -78,8 +92,8 @@ def radiance(weights: Sequence[float], scale: float, offset: float = 280.0, ampl
 
 def footprint(quantity: Quantity, grid: Grid, radius: float) -> Quantity:
     """Average of a quantity with a Gaussian antenna pattern of standard deviation ``radius`` [m]."""
-    if not radius >= 0:
-        raise ValueError(f"the radius of a footprint must not be negative, got {radius}")
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"the radius of a footprint must be finite and not negative, got {radius}")
     full = every_mode(grid)
     pattern = full.real((-0.5 * radius**2 * full.K2).exp())
     return lambda fields: full.ifft(pattern * full.fft(quantity(fields)))

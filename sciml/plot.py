@@ -193,6 +193,7 @@ def error_spectra(grid, error, truth):
             ax.loglog(k[1:], spectrum[1:], style, color=f"C{lev}", label=f"layer {lev + 1}: {name}")
     top = ax.get_ylim()[1]
     ax.set(xlabel="k (rad m⁻¹)", ylabel="variance of ψ per k (m⁵ s⁻²)", ylim=(1e-10 * top, top))
+    ax.set_title("mean over the scored analyses")
     ax.legend(fontsize=8)
     ax.grid(alpha=0.3)
     return figure
@@ -203,12 +204,13 @@ def forecasts(errors: Mapping[str, Mapping], labels: Sequence[str], ylabel: str)
     plt = pyplot()
     figure, axes = plt.subplots(1, len(labels), figsize=(5.5 * len(labels), 4), sharey=True, squeeze=False)
     for lev, ax in enumerate(axes[0]):
-        for method, one in errors.items():
-            ax.plot(one["days"], np.asarray(one["psi"])[:, lev], label=method, marker=".")
+        for i, (method, one) in enumerate(errors.items()):  # ten colours, then again with another line
+            style = f"C{i % 10}{'.-' if i < 10 else 'x--'}"
+            ax.plot(one["days"], np.asarray(one["psi"])[:, lev], style, label=method)
         ax.set(title=labels[lev], xlabel="lead (days)")
         ax.grid(alpha=0.3)
     axes[0][0].set(ylabel=ylabel, ylim=(0, None))
-    axes[0][-1].legend(fontsize=8)
+    axes[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     return figure
 

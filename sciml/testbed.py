@@ -90,6 +90,8 @@ def channel(grid: Grid, definition: dict[str, Any]) -> Channel:
     d = dict(definition)
     name, kind, sigma, units = (d.pop(key) for key in ("name", "kind", "sigma", "units"))
     radius = d.pop("footprint", 0.0)
+    if not all(isinstance(a, str) for a in (name, kind, units)):
+        raise ValueError(f"name, kind and units of a channel must be text, got {name!r}, {kind!r} and {units!r}")
     makers = {
         "ssh": ssh,
         "level": level,
@@ -102,14 +104,22 @@ def channel(grid: Grid, definition: dict[str, Any]) -> Channel:
         raise ValueError(f"channel {name!r} is of the unknown kind {kind!r}; there are {', '.join(makers)}")
     try:
         quantity: Quantity = makers[kind](**d)
-    except TypeError as error:
+        return Channel(name, footprint(quantity, grid, radius) if radius else quantity, sigma, units)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"channel {name!r} of kind {kind} is not defined right: {error}") from None
-    return Channel(name, footprint(quantity, grid, radius) if radius else quantity, sigma, units)
 
 
 def operator(eq: TwoLayerQG, definitions: Sequence[dict[str, Any]] = CHANNELS) -> Operator:
-    """What these channels see of states of ``eq``."""
-    return Operator(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), tuple(channel(eq.grid, d) for d in definitions))
+    """What these channels see of states of ``eq``. Raises ``ValueError`` for channels that it does not understand or
+    whose layers the model does not have."""
+    found = tuple(channel(eq.grid, d) for d in definitions)
+    flow = eq.grid.real(torch.zeros(2, *eq.grid.shape))
+    for c in found:
+        try:
+            c.quantity(flow)
+        except (IndexError, TypeError, ValueError) as error:
+            raise ValueError(f"channel {c.name!r} cannot be seen in this model: {error}") from None
+    return Operator(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), found)
 
 
 def operator_of(obs: xr.Dataset, eq: TwoLayerQG) -> Operator:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from sciml.grid import Grid
 from sciml.observations import (
@@ -16,6 +17,7 @@ from sciml.observations import (
     observations,
     superob,
     thin,
+    units_of,
     with_departures,
     without,
 )
@@ -91,16 +93,56 @@ def test_undeclared_fill_values_are_gross_errors(fill):
 @pytest.mark.parametrize(("change", "message"), [
     (lambda ds: ds.assign(channel=ds["channel"] - 1), "numbers of channel must be 0 to 0: value"),
     (lambda ds: ds.assign(platform=ds["platform"] + 9), "numbers of platform must be 0 to 0"),
-    (lambda ds: ds.assign(qc=ds["qc"] + 50), "numbers of qc must be 0 to 9"),
+    (lambda ds: ds.assign(qc=ds["qc"] + 50), "numbers of qc must be 0 to 10"),
     (lambda ds: ds.drop_vars("sigma"), r"lacks \['sigma'\]"),
     (lambda ds: ds.drop_vars("x"), "needs either x and y, or lon and lat"),
     (lambda ds: ds.assign_coords(time=ds["time"].assign_attrs(units="days since 2000-01-01")), "time must be in s"),
     (lambda ds: ds.assign_coords(x=ds["x"].assign_attrs(units="km")), "x must be in m, not in 'km'"),
     (lambda ds: ds.assign(channel=ds["channel"].drop_attrs()), "'flag_meanings' is missing"),
+    (lambda ds: ds.assign_coords(time=("obs", ds["time"].values)), "time must be in s, not in 'no unit'"),
+    (lambda ds: ds.rename(obs="n"), r"value must be numbers along the dimension obs, not float64 along \('n',\)"),
+    (lambda ds: ds.assign(sigma=1.0), r"sigma must be numbers along the dimension obs, not float64 along \(\)"),
+    (lambda ds: ds.assign(qc=ds["qc"].astype(str)), "qc must be whole numbers along the dimension obs"),
+    (lambda ds: ds.assign(channel=ds["channel"] + 0.0), "channel must be whole numbers"),
+    (lambda ds: ds.assign(platform=ds["platform"].assign_attrs(flag_values=[10])), "flag_values of platform must be 0"),
+    (lambda ds: ds.assign(qc=ds["qc"].assign_attrs(flag_meanings="bad good", flag_values=[0, 1])), "qc must mean good"),
 ])  # fmt: skip
 def test_data_sets_that_mean_nothing_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         check(change(container(5)))
+
+
+def test_channel_units_fit_the_channels():
+    ds = container(5)
+    with pytest.raises(ValueError, match="channel_units names 2 units for 1 channels: value"):
+        units_of(ds.assign(channel=ds["channel"].assign_attrs(channel_units=["m", "K"])))
+
+
+def test_what_a_climatology_does_not_know_is_a_gross_error():
+    """Beyond six times the standard deviations of flow and error together, also where there are few values."""
+    value = np.array([0.0, 1.0, -14.0, 16.0, 3.0])
+    ds = container(5, value=value, sigma=np.array([1.0, 1.0, 1.0, 1.0, 1.0]))
+    assert counts(check(ds)) == {"good": 5}
+    checked = check(ds, usual={"value": (0.0, 2.5)})  # 6 hypot(2.5, 1) = 16.2
+    assert counts(checked) == {"good": 5}
+    checked = check(ds, usual={"value": (1.0, 2.2)})  # 6 hypot(2.2, 1) = 14.5
+    assert checked["qc"].values.tolist() == [0, 0, QC["gross_error"], QC["gross_error"], 0]
+    assert counts(check(ds, usual={"other": (99.0, 1.0)})) == {"good": 5}
+
+
+def test_errors_too_small_to_be_true_are_flagged():
+    sigma = np.full(20, 0.1)
+    sigma[4], sigma[5] = 1e-12, 2e-4
+    assert np.flatnonzero(check(container(20, sigma=sigma))["qc"] == QC["bad_sigma"]).tolist() == [4]
+
+
+def test_what_is_there_twice_counts_once():
+    ds = container(6)
+    twice = xr.concat([ds, ds.isel(obs=[2, 4])], "obs", data_vars="minimal")
+    checked = check(twice.sortby("time"))
+    assert counts(checked) == {"good": 6, "duplicate": 2}
+    other = ds.isel(obs=[2]).assign(value=("obs", [99.0]))
+    assert counts(check(concatenate([ds, other]))) == {"good": 7}, "another value at the same place is no copy"
 
 
 def test_channels_in_two_units_are_not_joined():

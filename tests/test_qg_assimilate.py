@@ -1,6 +1,7 @@
 """The assimilation case: its files and refusals; the test bed and its sample data."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -80,9 +81,102 @@ def test_unusable_observations_are_counted_and_not_used(call, tmp_path):
     flags = json.loads((tmp_path / "o" / "summary.json").read_text())["results"]["flags"]
     assert (flags["missing"], flags["bad_sigma"], flags["outside_domain"], flags["gross_error"]) == (7, 3, 2, 4)
     with xr.open_dataset(tmp_path / "o" / "departures.nc", decode_times=False) as departures:
-        assert departures.sizes["obs"] == flags["good"]
-        assert np.isfinite(departures["omb"].values).all()
-        assert np.isfinite(departures["oma"].values).all()
+        used = departures["qc"].values == 0
+        assert used.sum() == flags["good"]
+        assert (~used).sum() == 7 + 3 + 2 + 4, "those that may not be used are written with their flag"
+        for name in ("omb", "oma"):
+            assert np.array_equal(np.isfinite(departures[name].values), used)
+
+
+@pytest.mark.parametrize(("channel", "change", "message"), [
+    (0, {"f0": 0.0}, "needs f0 that is not zero"),
+    (0, {"f0": "x"}, "'ssh' of kind ssh is not defined right"),
+    (0, {"sigma": "x"}, "'ssh' of kind ssh is not defined right"),
+    (0, {"name": 5}, "must be text, got 5"),
+    (0, {"footprint": "wide"}, "'ssh' of kind ssh is not defined right"),
+    (0, {"footprint": float("inf")}, "footprint must be finite"),
+    (0, {"kind": ["ssh"]}, r"must be text, got 'ssh', \['ssh'\]"),
+    (2, {"scale": 0.0}, "a scale that is not zero"),
+    (2, {"weights": [1.0]}, "weights for 1 layers, the fields have 2"),
+])  # fmt: skip
+def test_channels_that_cannot_be_seen_are_refused(channel, change, message, call, tmp_path):
+    with xr.open_dataset(ROOT / "data" / "qg_satellite.nc", decode_times=False) as ds:
+        ds = ds.load()
+    definitions = json.loads(ds.attrs["channels"])
+    definitions[channel] |= change
+    write_netcdf(ds.assign_attrs(channels=json.dumps(definitions)), tmp_path / "bad.nc")
+    refused(call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "bad.nc", case=CASE), message)
+
+
+@pytest.mark.parametrize(("lev", "message"), [(0, "counted from 1 at the top, got 0"), (5, "'tb' cannot be seen")])
+def test_layers_that_are_not_there_cannot_be_seen(lev, message):
+    eq = testbed.model()
+    for kind in ("level", "u"):
+        with pytest.raises(ValueError, match=message):
+            testbed.operator(eq, [{"name": "tb", "kind": kind, "sigma": 1.0, "units": "1", "lev": lev}])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda ds: ds.isel(time=slice(None, None, -1)), "time must go from 0 to 432000 in 2 steps"),
+    (lambda ds: ds.assign_coords(time=ds["time"] + 43200), "time must go from 0"),
+    (lambda ds: ds.isel(y=slice(None, None, -1)), "y must go from"),
+    (lambda ds: ds.assign(q=ds["q"].isel(y=slice(None, None, -1)).drop_vars("y")), "no better than the climatological"),
+    (lambda ds: ds.assign(q=("time lev y x".split(), ds["q"].values[40:])), "ends before|no better|conflicting"),
+    (lambda ds: ds.assign(q=ds["q"] * 1e6), "no better than the climatological mean"),
+    (lambda ds: ds.assign(q=ds["q"] * np.nan), "must be finite numbers"),
+    (lambda ds: ds.assign(q=ds["q"].astype(str)), "must be finite numbers|is no truth"),
+])  # fmt: skip
+def test_another_truth_is_refused(change, message, call, tmp_path):
+    with xr.open_dataset(ROOT / "data" / "qg_satellite_truth.nc", decode_times=False) as ds:
+        ds = ds.load()
+    try:
+        changed = change(ds)
+    except ValueError:  # of other times: cut by hand
+        changed = ds.isel(time=slice(40, None)).assign_coords(time=ds["time"][:41].values)
+    write_netcdf(changed, tmp_path / "truth.nc")
+    refused(call(*SHORT, "--out", tmp_path / "o", "--truth", tmp_path / "truth.nc", case=CASE), message)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda ds: ds.isel(sample=slice(0, 1)), r"must hold q \(sample, 2, 64, 64\), two at least"),
+    (lambda ds: ds.assign(background_root=ds["background_root"].isel(k=slice(0, 9)).rename(k="c")),
+     r"must hold background_root \(2, 2, 33, 64\)"),
+    (lambda ds: ds.assign(q=ds["q"] * np.inf), "must hold q .*, finite"),
+    (lambda ds: ds.drop_vars("analysis_root"), "must hold analysis_root"),
+])  # fmt: skip
+def test_another_climatology_is_refused(change, message, call, tmp_path):
+    with xr.open_dataset(ROOT / "data" / "qg_satellite_climatology.nc", decode_times=False) as ds:
+        write_netcdf(change(ds.load()), tmp_path / "climatology.nc")
+    refused(call(*SHORT, "--out", tmp_path / "o", "--climatology", tmp_path / "climatology.nc", case=CASE), message)
+
+
+def test_blunders_of_a_plausible_size_are_flagged(call, tmp_path):
+    """A height of 25 cm, where the sea stands up to 8 from its mean; a bias of all of them is no flow of this ocean."""
+    with xr.open_dataset(ROOT / "data" / "qg_satellite.nc", decode_times=False) as ds:
+        ds = ds.load()
+    height = names(ds, "channel").index("ssh")
+    own = np.flatnonzero(ds["channel"].values == height)
+    ds["value"][own[:30]] = 0.25
+    write_netcdf(ds, tmp_path / "bad.nc")
+    ended = call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "bad.nc", case=CASE)
+    assert ended.status == 0
+    assert "'gross_error': 30" in ended.out
+
+
+def test_a_filter_that_fails_ends_with_one_line(call, tmp_path):
+    ended = call(
+        *"--method hybrid --days 20 --hybrid-members 4 --inflation 8".split(), "--out", tmp_path / "o", case=CASE
+    )
+    assert ended.status == 2
+    assert re.fullmatch(r"error: .* the filter diverged; try other inflation.*\n", ended.err)
+
+
+def test_an_earlier_run_is_set_aside(call, tmp_path):
+    for method in ("letkf", "oi"):
+        line = f"--method {method} --days 5 --members 4".split() + ["--truth", "None"] * (method == "oi")
+        assert call(*line, "--out", tmp_path / "o", case=CASE).status == 0
+    assert {"maps.png", "summary.json"} <= {p.name for p in (tmp_path / "o" / "earlier-1").iterdir()}
+    assert not (tmp_path / "o" / "maps.png").exists(), "the picture of another method"
 
 
 def test_analysis_beats_climatology_within_thirty_days(call, tmp_path):

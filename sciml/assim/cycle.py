@@ -35,12 +35,15 @@ def cycles(
     for window in tqdm(windows, desc=progress, unit="cycle", disable=quiet):
         if abs(state.time - window.start) > 1e-6 * max(window.dt, 1e-300):
             raise ValueError(f"the window starts at {window.start:g} s, the state is at {state.time:g} s")
-        result = analysis(state, window, step, memory)
+        advice = "try a shorter time step, and look at the values and errors of the observations"
+        if state.z.ndim > 3:
+            advice = "the filter diverged; try other inflation, a smaller radius, more members or a shorter time step"
+        try:
+            result = analysis(state, window, step, memory)
+        except torch.linalg.LinAlgError:  # of a matrix that is not finite
+            raise BlowUp(f"the analysis after time {state.time:g} cannot be computed: {advice}") from None
         if not bool(torch.isfinite(torch.view_as_real(result.state.z)).all()):
-            raise BlowUp(
-                f"the analysis at time {result.state.time:g} is not finite: the filter diverged; try more inflation, a "
-                "smaller localisation radius, more members or a shorter time step"
-            )
+            raise BlowUp(f"the analysis at time {result.state.time:g} is not finite: {advice}")
         state, memory = result.state, result.memory
         yield Cycle(window, result)
 
