@@ -1,5 +1,7 @@
 """Settings and states that analyses refuse, with the words that say why."""
 
+import math
+
 import pytest
 import torch
 
@@ -49,6 +51,28 @@ def test_methods_of_one_state_refuse_an_ensemble(setting, make):
 def test_inflation_is_positive(make):
     with pytest.raises(ValueError, match="inflation"):
         make()
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("radius", 0.0, "radius must be positive and finite, got 0.0"),
+    ("radius", math.inf, "radius must be positive and finite, got inf"),
+    ("radius", math.nan, "radius must be positive and finite, got nan"),
+    ("rtps", -0.1, "rtps, .* must be between 0 and 1, got -0.1"),
+    ("rtps", 1.1, "rtps, .* must be between 0 and 1, got 1.1"),
+    ("rtps", math.nan, "rtps, .* must be between 0 and 1, got nan"),
+    ("adaptive", -1.0, "adaptive, .* must be between 0 and 1, got -1.0"),
+    ("adaptive", 1.5, "adaptive, .* must be between 0 and 1, got 1.5"),
+    ("adaptive", math.nan, "adaptive, .* must be between 0 and 1, got nan"),
+])  # fmt: skip
+def test_settings_of_the_local_filter(name, value, message):
+    """A NaN rate would leave inflation at 1 without a word, a negative one would drive it away from the right value."""
+    with pytest.raises(ValueError, match=message):
+        LETKF(Space(GRID, torch.abs, torch.abs), **({"radius": 1.0} | {name: value}))
+
+
+def test_ends_of_the_ranges_are_allowed():
+    for end in (0.0, 1.0):
+        LETKF(Space(GRID, torch.abs, torch.abs), 1.0, rtps=end, adaptive=end)
 
 
 def test_weights_are_functions_and_lags_whole_windows(setting):

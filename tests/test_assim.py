@@ -21,7 +21,7 @@ from sciml.assim.ensemble import (
     rotation,
     square_root,
 )
-from sciml.assim.local import LETKF, gaspari_cohn, refined
+from sciml.assim.local import LETKF, Memory, gaspari_cohn, refined
 from sciml.assim.optimal import OptimalInterpolation, ThreeDVar, refitted
 from sciml.assim.variational import FourDVar, whitened
 from sciml.observations import observations
@@ -127,6 +127,23 @@ def test_finite_size_inflation_grows_with_surprise():
     assert spread[1] > 1.05 * spread[0]
 
 
+def test_finite_size_converges_to_the_kalman_filter(step):
+    """Doubt about the covariance of N members falls like 1 / N, and with it the distance of mean and covariance."""
+    cut = linear_windows(1)
+    errors = []
+    for size in (12, 100, 1000):
+        start, x, P = ensemble_of(size)
+        end = numbers(cycle(step, EnKF(finite_size()), cut, start, SPACE.read).final.z)
+        expected, P_a = kalman(step, x, P, cut)
+        mean, spread = (end.mean(0) - expected).norm() / expected.norm(), (torch.cov(end.mT) - P_a).norm() / P_a.norm()
+        errors.append([float(mean) * size, float(spread) * size])
+    small, middle, large = np.array(errors)
+    assert small[1] < 2.5
+    np.testing.assert_allclose(large, middle, rtol=0.2)
+    assert large[0] < 0.3
+    assert large[1] < 1.5
+
+
 def test_rotations_keep_mean_and_covariance():
     generator = torch.Generator().manual_seed(0)
     Q = rotation(7, generator)
@@ -153,6 +170,89 @@ def test_weights_are_interpolated_exactly_where_linear():
     fine = refined(coarse, grid)
     torch.testing.assert_close(fine[:11, 0], torch.arange(11, dtype=torch.float64) / 2)
     torch.testing.assert_close(fine[11, 0], torch.tensor(2.5, dtype=torch.float64))  # on the way back to the first
+
+
+# -- spread of the local filter --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("rtps", [0.0, 0.3, 1.0])
+def test_relaxation_to_prior_spread(step, rtps):
+    """Spread is (1 - rtps) of the Kalman filter's and rtps of the forecast's; mean and correlations are the former's.
+    So 0 changes nothing and 1 restores the prior spread."""
+    start, x, P = ensemble_of(12)
+    window = linear_windows(1)[0]
+    M, _ = dense(step, window)
+    mean, P_a = kalman(step, x, P, [window])
+    before, after = (C.diagonal().sqrt() for C in (M @ P @ M.mT, P_a))
+    assert (after < 0.95 * before).any()
+    factor = (1 - rtps) + rtps * before / after
+    done = LETKF(SPACE, 1e6, rtps=rtps)(start, window, step)
+    torch.testing.assert_close(numbers(done.state.z).mean(0), mean, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(
+        torch.cov(numbers(done.state.z).mT), factor[:, None] * P_a * factor, atol=1e-8, rtol=1e-8
+    )
+
+
+def test_full_relaxation_restores_the_prior_spread_of_local_weights(step):
+    start, *_ = ensemble_of(12)
+    window = linear_windows(1)[0]
+    plain, relaxed = (LETKF(SPACE, 1.0, rtps=r)(start, window, step) for r in (0.0, 1.0))
+    before, after, restored = (numbers(s.z).std(0) for s in (relaxed.background, plain.state, relaxed.state))
+    assert (after < 0.9 * before).any()
+    torch.testing.assert_close(restored, before, atol=1e-12, rtol=1e-12)
+
+
+def test_adaptive_inflation_multiplies_the_forecast_variance(step):
+    """With an inflation of 1.5 from cycles before, the analysis is the Kalman filter's with 1.5 P."""
+    start, x, P = ensemble_of(12)
+    window = linear_windows(1)[0]
+    M, G = dense(step, window)
+    mean, P_a = kalman(step, x, 1.5 * P, [window])
+    done = LETKF(SPACE, 1e6)(start, window, step, Memory(torch.Generator().get_state(), 1.5))
+    torch.testing.assert_close(numbers(done.state.z).mean(0), mean, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(torch.cov(numbers(done.state.z).mT), P_a, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(done.analysis_equivalents, G @ torch.linalg.solve(M, mean), atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("factor", "start", "end"), [
+    (1.5, 1.0, 1.5), (1.2, 1.8, 1.2), (0.7, 1.8, 1.0), (-0.2, 1.8, 1.0), (9.0, 1.0, 2.0),
+])  # fmt: skip
+def test_adaptive_inflation_moves_towards_what_innovations_say(factor, start, end):
+    """Innovations of mean square 1 + factor x spread^2: one cycle goes a fifth of the way, many reach the factor; but
+    not less than 1, also where R alone is more than the innovations, and not more than 2."""
+    generator = torch.Generator().manual_seed(0)
+    Y = torch.randn(10, 40, generator=generator, dtype=torch.float64)
+    Y = Y - Y.mean(0)
+    d = torch.randn(40, generator=generator, dtype=torch.float64)
+    d = d / d.norm() * (len(d) + factor * Y.var(0).sum()).sqrt()
+    local = LETKF(SPACE, 1e6, adaptive=0.2)
+    values = [start]
+    for _ in range(40):
+        values.append(local.followed(values[-1], Y, d))
+    assert np.all(np.diff(values) * np.sign(end - start) >= 0)
+    assert values[-1] == pytest.approx(end, abs=1e-3)
+    if 1 < factor < 2:
+        assert values[1] == pytest.approx(start + 0.2 * (factor - start))
+    assert LETKF(SPACE, 1e6).followed(1.3, Y, d) == 1.3
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_adaptive_inflation_finds_a_spread_that_is_too_small(factor):
+    """Forecast errors have ``factor`` times the ensemble's variance: from 1, inflation's mean over the second hundred
+    cycles of 40 observations is the factor to 0.06. The model stands still."""
+    generator = torch.Generator().manual_seed(0)
+    line, eq = Grid(40, 1, Lx=40.0, Ly=1.0, dealias=1.0, x0=0.0, y0=0.0), sm.Lorenz96()
+    space = Space(line, lambda z: z[..., 0, 0].real[..., None, None, :], lambda f: eq.init(f[..., 0, 0, :]))
+    operator = Operator(line, space.read, (Channel("x", level(1), 1.0),))
+    local, step, memory, values = LETKF(space, 2.0, adaptive=0.05), sm.rk4(eq, 1e-9), None, []
+    for _ in range(200):
+        members = 2 * torch.randn(10, 40, generator=generator, dtype=torch.float64)
+        error, noise = torch.randn(2, 40, generator=generator, dtype=torch.float64)
+        value = 2 * factor**0.5 * error + noise
+        obs = observations(value.numpy(), 1.0, np.full(40, 1e-9), np.arange(40.0), np.zeros(40), channels=["x"])
+        state = sm.State(eq.init(members - members.mean(0)))
+        done = local(state, Window(obs, operator, 0.0, 1e-9, 1), step, memory)
+        memory = done.memory
+        values.append(done.info["inflation"])
+    assert np.mean(values[100:]) == pytest.approx(factor, abs=0.06)
 
 
 # -- variational -----------------------------------------------------------------------------------------------------

@@ -57,6 +57,37 @@ def test_four_d_var_is_the_kalman_smoother(step):
     )
 
 
+def test_weak_constraint_is_the_kalman_smoother_with_model_error(step):
+    """Q = model_error^2 B is added between windows: the end is the Kalman filter's, the start of each window the
+    Rauch-Tung-Striebel smoother's."""
+    size = 0.3
+    root = torch.linalg.cholesky(torch.diag(torch.linspace(0.5, 1.5, N)).double() + 0.2)
+    B = Covariance(Linear().grid, root[..., None, None])
+    x, P = torch.ones(N, dtype=torch.float64), root @ root.mT
+    start = sm.State(complexes(x))
+    cut = linear_windows(3)
+    forward = []
+    for window in cut:
+        M, _ = dense(step, window)
+        end, P_end = kalman(step, x, P, [window])
+        forward.append((x, P, M, end, P_end))
+        x, P = end, P_end + size**2 * root @ root.mT
+    smooth = [x]
+    for i, (_, _, M, end, P_end) in reversed(list(enumerate(forward))):
+        if i < len(cut) - 1:
+            end = end + P_end @ torch.linalg.solve(forward[i + 1][1], smooth[0] - forward[i + 1][0])
+        smooth.insert(0, torch.linalg.solve(M, end))
+    # lag = 4: no window has left yet, so the trajectory of all is kept
+    run = cycle(
+        step, FourDVar(B, lag=4, outer=3, inner=60, model_error=size), cut, start, SPACE.read, each=lambda _, r: r
+    )  # fmt: skip
+    found = [*run.extra[-1].memory.guesses, run.final.z]
+    for mine, expected in zip(found, smooth, strict=True):
+        torch.testing.assert_close(numbers(mine), expected, atol=1e-8, rtol=1e-8)
+    strong, _ = kalman(step, numbers(start.z), root @ root.mT, cut)
+    assert (numbers(run.final.z) - strong).norm() > 1e-2 * strong.norm(), "model error matters here"
+
+
 def test_gauss_newton_never_makes_the_cost_larger():
     g = lambda v: torch.atan(30 * v)  # noqa: E731
     d = torch.tensor([1.4, -1.5], dtype=torch.float64)

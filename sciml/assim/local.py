@@ -37,8 +37,8 @@ class LETKF:
     radius : localisation length, in the grid's unit of length
     inflation : factor of the anomalies after the analysis
     rtps : relaxation to the prior spread, 0 to 1 (Whitaker & Hamill 2012)
-    adaptive : rate (1 / cycles) at which an inflation of the forecast variance follows innovation statistics (Li,
-        Kalnay & Miyoshi 2009); 0 leaves it at 1
+    adaptive : rate (1 / cycles, 0 to 1) at which an inflation of the forecast variance follows innovation statistics
+        (Li, Kalnay & Miyoshi 2009), between 1 and 2; 0 leaves it at 1
     every : weights are found at each ``every``-th point in x and y and interpolated (Yang et al. 2009)
     rotate : one random rotation of all local ensembles
     """
@@ -53,10 +53,16 @@ class LETKF:
     seed: int = 0
 
     def __post_init__(self):
-        if not self.radius > 0:
-            raise ValueError(f"the localisation radius must be positive, got {self.radius}")
+        if not 0 < self.radius < math.inf:
+            raise ValueError(f"the localisation radius must be positive and finite, got {self.radius}")
         if not 0 < self.inflation < math.inf:
             raise ValueError(f"inflation must be a positive number, got {self.inflation}")
+        if not 0 <= self.rtps <= 1:
+            raise ValueError(f"rtps, the relaxation to the prior spread, must be between 0 and 1, got {self.rtps}")
+        if not 0 <= self.adaptive <= 1:
+            raise ValueError(
+                f"adaptive, the rate at which inflation follows, must be between 0 and 1, got {self.adaptive}"
+            )
         if self.every < 1 or any(n % self.every for n in self.space.grid.shape if n > 1):
             raise ValueError(f"every={self.every} must divide the numbers of points {self.space.grid.shape}")
 
@@ -126,7 +132,7 @@ class LETKF:
         A = fields - mean
         new = mean + torch.einsum("jiyx,ilyx->jlyx", W, A)
         if self.rtps:
-            before, after = A.std(0), new.std(0).clamp(min=1e-300)
+            before, after = A.std(0), new.std(0).clamp(min=torch.finfo(new.dtype).tiny)
             centre = new.mean(0)
             new = centre + (new - centre) * (1 + self.rtps * (before - after) / after)
         return self.space.write(new)
