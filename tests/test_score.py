@@ -5,6 +5,8 @@ import pytest
 import torch
 import xarray as xr
 from scipy import stats
+from scores import probability
+from scores.continuous.correlation import pearsonr
 
 from sciml import score
 
@@ -111,6 +113,16 @@ def test_crps_of_a_normal_ensemble():
     np.testing.assert_allclose(score.crps(ensemble, z), expected, atol=0.03)
     few = np.mean([score.crps(rng.standard_normal((3, 1)), np.zeros(1)) for _ in range(20000)])
     assert few == pytest.approx(expected[0], abs=0.01), "the fair version has no bias for small ensembles"
+
+
+def test_crps_and_correlation_are_those_of_scores():
+    """The package ``scores`` (Leeuwenburg et al. 2024, JOSS 9, 6889), which takes more time and memory."""
+    rng = np.random.default_rng(1)
+    ensemble, truth = rng.standard_normal((12, 6, 7)), rng.standard_normal((6, 7))
+    members, obs = xr.DataArray(ensemble, dims=("member", "y", "x")), xr.DataArray(truth, dims=("y", "x"))
+    expected = probability.crps_for_ensemble(members, obs, "member", method="fair", preserve_dims="all")
+    np.testing.assert_allclose(score.crps(ensemble, truth), expected.values, rtol=1e-12)
+    assert float(score.correlation(ensemble[0], truth)) == pytest.approx(float(pearsonr(members[0], obs)), rel=1e-12)
 
 
 def test_ranks_are_flat_for_a_reliable_ensemble_and_u_shaped_for_a_narrow_one():
