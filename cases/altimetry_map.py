@@ -11,7 +11,7 @@ for mapping: Ubelmann et al. (2015, JTECH 32, 177), Le Guillou et al. (2021, JTE
 Without --file the case makes SYNTHETIC tracks, files in the layout of DUACS level 3, of a two-layer flow that the
 one-layer model does not know. Expected rms differences from withheld passes, whose noise is 0.02 m
 (default, seed 0): prior mean 0.096 m, oi 0.031 m, 4dvar 0.030 m.
-Real ones: --file A.nc B.nc --box 300 310 33 43. A single pass, of a Jason GDR: --reader jason_gdr --section 1.5e5.
+Real ones: --file A.nc B.nc --box 300 310 33 43. A Jason GDR pass: --reader jason_gdr --section 1e5 --withhold 3.
 
 Writes map.nc, departures.nc, pictures and summary.json. Run time on one core: quick 40 s, default 80 s.
 """
@@ -36,6 +36,7 @@ from sciml import charts, plot, readers, score
 from sciml.assim.base import trajectory
 from sciml.assim.variational import FourDVar
 from sciml.data import write_netcdf
+from sciml.foreign import once
 from sciml.instruments import track
 from sciml.interpolate import RADIUS, Prior, estimate, interpolated, map_axes
 from sciml.observations import check, concatenate, counts, good, number, observations
@@ -47,6 +48,10 @@ SIZES = {
     "default": dict(nx=96, points=96, dt=7200.0, outer=2, inner=15),
     "full": dict(nx=192, points=192, dt=3600.0, outer=3, inner=30),
 }
+LIMITS = {"std": (1e-6, 1e3, "m"), "sigma": (1e-6, 1e3, "m"), "length": (1e3, 1e8, "m"), "rd": (1e3, 1e7, "m"),
+          "margin": (0.0, 1e7, "m"), "time_scale": (1e-3, 1e5, "days"), "days": (1e-3, 366.0, "days"),
+          "section": (1e3, float("inf"), "m")}  # fmt: skip
+"""Smallest and largest sensible value of options, and their units."""
 Box = tuple[float, float, float, float]
 HERE = (-5.0, 5.0, -41.0, -31.0)
 """Box of the synthetic tracks: across Greenwich, south of Africa."""
@@ -60,7 +65,7 @@ class Options(Common):
     reader: Literal["duacs_l3", "jason_gdr", "cf"] = "duacs_l3"
     """What kind of files these are."""
     variable: str | None = None
-    """Height to map (default: the reader's own; cf needs it)."""
+    """Height to map, in m, cm or mm (default: the reader's own; cf needs it; not of jason_gdr)."""
     sigma: float | None = None
     """Standard deviation of the observation error, m (default: the reader's own; cf needs it)."""
     box: tuple[float, float, float, float] | None = None
@@ -68,7 +73,7 @@ class Options(Common):
     date: str | None = None
     """Time of the map, such as 2019-01-06T12 (default: the middle of the data in the box)."""
     days: float = 10.0
-    """Length of the window about that time, days."""
+    """Length of the window about that time, days (at most 366)."""
     method: Literal["oi", "4dvar", "both"] = "both"
     """How to map."""
     withhold: int = 5
@@ -180,13 +185,16 @@ def synthetic(o: Options, out: Path, altimeters: int = 4, noise: float = 0.02) -
 
 # -- input -----------------------------------------------------------------------------------------------------------
 def read(o: Options, files: list[Path]) -> tuple[xr.Dataset, xr.Dataset]:
-    """Everything in the files, and the heights among it."""
+    """Everything in the files, and the heights [m] among it; each file once."""
     if o.reader == "cf" and (o.variable is None or o.sigma is None):
         raise Refused("--reader cf needs --variable and --sigma")
+    if o.reader == "jason_gdr" and o.variable is not None:
+        raise Refused("--reader jason_gdr maps ssha; leave --variable out, or read another height with --reader cf")
+    once(files)
     how: dict[str, Callable[..., xr.Dataset]] = {
         "duacs_l3": partial(readers.duacs_l3, variable=o.variable),
         "jason_gdr": partial(readers.jason_gdr, limits=readers.JASON_LIMITS),
-        "cf": partial(readers.cf, variable=o.variable or "", sigma=o.sigma or 0.0),
+        "cf": partial(readers.cf, variable=o.variable or "", sigma=o.sigma or 0.0, units="m"),
     }
     every = concatenate([how[o.reader](f) for f in files])
     channel = number(every, "channel", "ssha") if o.reader == "jason_gdr" else 0
@@ -198,12 +206,6 @@ def read(o: Options, files: list[Path]) -> tuple[xr.Dataset, xr.Dataset]:
 
 def prepare(o: Options, heights: xr.Dataset) -> Setting:
     """Box, window, what is used and what is withheld; what cannot be used is flagged."""
-    if len(set(o.file)) < len(o.file):
-        raise Refused("the same file is given twice")
-    for name in ("std", "length", "time_scale", "rd", "days"):
-        given = getattr(o, name)
-        if given is not None and not 0 < given < 1e9:
-            raise Refused(f"--{name.replace('_', '-')} must be a positive number, got {given}")
     if heights.sizes["obs"] == 0:
         raise Refused("there are no heights in the files or, without --file, in so few --days")
     box = chosen_box(o, heights)
@@ -217,11 +219,11 @@ def prepare(o: Options, heights: xr.Dataset) -> Setting:
     withheld = piece % o.withhold == o.withhold - 1 if o.withhold else piece < 0
     used = usable.isel(obs=np.flatnonzero(~withheld))
     if used.sizes["obs"] < 10:
-        raise Refused(
-            f"only {used.sizes['obs']} heights are left to be used in the box {box} and {o.days:g} days "
-            f"about {str(date)[:16]} ({withheld.sum()} are withheld); flags of all: {counts(obs)}"
-        )
-    prior = Prior(o.std or float(used["value"].std()), o.length, o.time_scale * DAY, mean=None)
+        raise Refused(f"only {used.sizes['obs']} heights are left to be used in the box {box} and {o.days:g} days "
+                      f"about {str(date)[:16]} ({withheld.sum()} are withheld); flags: {counts(obs)}")  # fmt: skip
+    if not (std := o.std or float(used["value"].std())) >= LIMITS["std"][0]:
+        raise Refused("all heights that are used are equal; give the standard deviation of the signal with --std")
+    prior = Prior(std, o.length, o.time_scale * DAY, mean=None)
     prior = replace(prior, mean=prior.mean_of(used))
     return Setting(obs, usable, withheld, box, date - half, date, prior, map_axes(box, o.size("points")))
 
@@ -256,11 +258,9 @@ def model(o: Options, box: Box) -> sm.TwoLayerQG:
     """One active layer on the beta plane of the box, over a layer so deep that it rests (delta = 1e-4)."""
     f0, beta = coriolis(box)
     if abs(middle(box)[1]) < 5:
-        raise Refused(
-            f"the box is centred at {middle(box)[1]:g} north, too near the equator for 4dvar: use --method oi"
-        )
-    if o.size("nx") < 8 or not o.margin >= 0:
-        raise Refused(f"--nx must be at least 8 and --margin not negative, got {o.size('nx')} and {o.margin:g}")
+        raise Refused(f"the box is centred at {middle(box)[1]:g} north, too near the equator; use --method oi")
+    if o.size("nx") < 8:
+        raise Refused(f"--nx must be at least 8, got {o.size('nx')}")
     Ly = RADIUS * np.radians(box[3] - box[2]) + 2 * o.margin
     Lx = RADIUS * np.radians(box[1] - box[0]) * np.cos(np.radians(middle(box)[1])) + 2 * o.margin
     nx, ny = o.size("nx"), max(8, 2 * round(o.size("nx") * Ly / Lx / 2))
@@ -352,10 +352,31 @@ def figures(s: Setting, every: xr.Dataset, maps: dict[str, Mapped]) -> dict[str,
     }
 
 
+def sensible(o: Options) -> None:
+    """Refuse numbers that mean nothing."""
+    if o.withhold < 0 or o.withhold == 1:
+        raise Refused(f"--withhold must be 0 or at least 2, got {o.withhold}")
+    for name, (low, high, unit) in LIMITS.items():
+        if (given := getattr(o, name)) is not None and not low <= given <= high:
+            raise Refused(f"--{name.replace('_', '-')} must be between {low:g} and {high:g} {unit}, got {given:g}")
+    if o.date is not None and not np.datetime64("1700") <= np.datetime64(o.date) < np.datetime64("2200"):
+        raise Refused(f"--date must lie between the years 1700 and 2200, got {o.date}")
+    if (o.dt is not None or o.method != "oi") and not 60 <= o.size("dt") <= o.days * DAY:
+        raise Refused(f"--dt must be from 60 s to {o.days * DAY:g} s, the length of the window, got {o.size('dt'):g}")
+
+
+def remarks(o: Options, s: Setting, rms: dict[str, dict[str, float]]) -> list[str]:
+    """What a reader of the scores must know: that nothing was withheld, which maps are no better than the mean."""
+    if "withheld" not in rms:
+        why = f"there are fewer than {o.withhold} passes or sections; lower --withhold or shorten --section"
+        return [f"nothing is withheld for verification: {why}"] if o.withhold else []
+    poor = [n for n in METHODS if rms["withheld"].get(n, 0.0) >= rms["withheld"]["climatology"]]
+    return [f"{TITLES[n]} shows no skill: it is no nearer to withheld heights than the prior mean" for n in poor]
+
+
 def run(o: Options) -> None:
     started = time.monotonic()
-    if o.withhold < 0 or o.withhold == 1 or not (o.section > 0 and o.days > 0):
-        raise Refused("--withhold must be 0 or at least 2, --section and --days must be positive")
+    sensible(o)
     device(o.device)
     out = folder(o.out or Path("runs") / "altimetry_map")
     every, heights = read(o, [Path(f) for f in o.file] or synthetic(o, out))
@@ -370,6 +391,8 @@ def run(o: Options) -> None:
     print(f"observations: {results['observations']}; flags: {results['flags']}")
     print("root mean square difference from observations (m)")
     print(score.table(results["rms"]))
+    for line in remarks(o, s, results["rms"]):
+        print(line)
     print(f"results in {out}")
 
 

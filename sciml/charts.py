@@ -14,7 +14,7 @@ from sciml.readers import wrapped
 
 Box = tuple[float, float, float, float]
 """west, east, south and north edge, degrees"""
-UNUSABLE = ("missing", "bad_sigma", "land", "edited", "time_order")
+UNUSABLE = ("missing", "bad_sigma", "land", "edited", "time_order", "gross_error", "duplicate")
 
 
 class Panel(NamedTuple):
@@ -58,11 +58,12 @@ def tracks(heights: xr.Dataset, every: xr.Dataset, withheld: xr.Dataset, box: Bo
     axes[0].plot(np.take(box, [0, 1, 1, 0, 0]), np.take(box, [2, 2, 3, 3, 2]), "k-", lw=1, label="box")
     chart(axes[0], (np.nanmin(lon), np.nanmax(lon), np.nanmin(lat), np.nanmax(lat)), "all heights of the files")
     chart(axes[1], box, "box")
-    figure.colorbar(dots, ax=axes[1], label="height minus mean (m)")
+    label = "height minus mean (m), both maps"
+    figure.colorbar(dots, ax=list(axes[:2]), label=label, location="bottom", shrink=0.6, aspect=40)
     for c in warm:
         own = good(every.isel(obs=np.flatnonzero(every["channel"].values == c)))
         axes[2].plot(own["lat"], own["value"], ".", ms=2, label=names(every, "channel")[c])
-        axes[2].set(ylabel="brightness temperature (K)", title="radiometer, edited")
+        axes[2].set(xlabel="latitude", ylabel="brightness temperature (K)", title="radiometer, edited")
         degrees(axes[2].xaxis, "NS")
     for ax in axes:
         ax.legend(fontsize=8, markerscale=3, loc="upper right")

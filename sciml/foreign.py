@@ -1,15 +1,27 @@
-"""Opening netCDF files that others made: whole ones only, with groups, and with values that are missing unsaid."""
+"""Opening netCDF files that others made: whole ones only, with groups, with values that are missing unsaid, and in any
+of the usual units."""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+
+UNITS: Mapping[str, tuple[str, tuple[tuple[str, float, float], ...]]] = {
+    "m": ("a height", (("m meter meters metre metres", 1.0, 0.0), ("cm centimeter centimeters", 0.01, 0.0),
+                       ("mm millimeter millimeters", 0.001, 0.0))),
+    "K": ("a temperature", (("K kelvin Kelvin degree_Kelvin degrees_Kelvin", 1.0, 0.0),
+                            ("degC celsius Celsius degree_Celsius degrees_Celsius degree_C deg_C", 1.0, 273.15))),
+    "s": ("a time difference", (("s sec second seconds", 1.0, 0.0), ("min minute minutes", 60.0, 0.0),
+                                ("h hr hour hours", 3600.0, 0.0), ("d day days", 86400.0, 0.0))),
+}  # fmt: skip
+"""For each unit that containers have: what is measured in it, and names, factor and zero [in it] of the others."""
 
 
 @contextmanager
@@ -43,6 +55,16 @@ def raw(path: str | Path, group: str = "") -> Iterator[xr.Dataset]:
             yield ds
     except (KeyError, TypeError, RuntimeError, OSError, OverflowError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def once(paths: Iterable[Path]) -> None:
+    """Raise ``ValueError`` where two paths lead to the same file or to copies of one; files that are not there pass."""
+    known: dict[bytes, Path] = {}
+    for path in filter(Path.is_file, paths):
+        with path.open("rb") as stream:
+            first = known.setdefault(hashlib.file_digest(stream, "sha256").digest(), path)
+        if first is not path:
+            raise ValueError(f"the same file is given twice: {path} is {first} or a copy of it; leave one out")
 
 
 def whole(path: Path) -> None:
@@ -99,3 +121,18 @@ def decoded(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
         if str(ds[n].attrs.get("standard_name")) == "time" and not np.issubdtype(ds[n].dtype, np.datetime64):
             raise ValueError(f"{n} holds no dates of the standard calendar: its units must be 'seconds since ...'")
     return ds
+
+
+def converted(v: xr.DataArray, wanted: str, difference: bool = False) -> xr.DataArray:
+    """A variable in ``wanted`` units, one of :data:`UNITS`; of a ``difference`` of temperatures the zero is no matter.
+
+    Raises ``ValueError`` where it states no units, or units of something else.
+    """
+    kind, known = UNITS[wanted]
+    usual, units = ", ".join(names.split()[0] for names, _, _ in known), str(v.attrs.get("units", "")).strip()
+    if not units:
+        raise ValueError(f"{v.name} has no units, {kind} is in {usual}: give it the attribute units first")
+    for names, factor, zero in known:
+        if units in names.split():
+            return (v.astype(np.float64) * factor + (0.0 if difference else zero)).assign_attrs(v.attrs, units=wanted)
+    raise ValueError(f"{v.name} is in {units!r}, {kind} is in {usual}: take another variable or convert it first")

@@ -4,13 +4,15 @@ Every sample of a file becomes an observation; what may not be used keeps its pl
 (land, edited, missing, bad_sigma, time_order, ...), and :func:`sciml.observations.counts` counts it. Conventions:
 
 - longitudes are in [0, 360) degrees east, whatever the file has; :func:`wrapped` brings them to any other origin;
-- times are ``datetime64[ns]``; values are in the units of the file, heights always in metres;
+- times are ``datetime64[ns]``; heights are in metres and temperatures in kelvins, whichever of the usual units the file
+  states (none or others are refused); only :func:`cf` leaves values in the units of the file unless told otherwise;
 - a value that is the fill value of the netCDF library for its type counts as missing also where the file does not
   declare it (DUACS maps have land that way), other undeclared ones are gross errors;
-- observations stay in the order of the file, so that times that run backwards are seen and flagged.
+- observations of tracks stay in the order of the file, so that times that run backwards are seen and flagged; pixels of
+  swaths are ordered by time, for a file may store them along or across the track.
 
 All readers raise ``ValueError`` with the path and what to do: no such file or no netCDF, wrong kind of file, missing
-variable or group.
+variable or group, wrong units.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciml.foreign import decoded, listed, need, raw
+from sciml.foreign import UNITS, converted, decoded, listed, need, raw
 from sciml.observations import QC, check, observations
 
 JASON_LIMITS: Mapping[str, tuple[float, float]] = {
@@ -35,7 +37,6 @@ JASON_LIMITS: Mapping[str, tuple[float, float]] = {
 PODAAC User Handbook, IGDR and GDR Jason Products, and of the yearly Jason-1 validation reports of CLS."""
 BRIGHTNESS = ("tb_187", "tb_238", "tb_340")
 GROUND_SPEED = 5800.0
-LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 Edited = Callable[[xr.Dataset], Any]
 
 
@@ -67,7 +68,7 @@ def jason_gdr(
         coast = set_["rad_surf_type"] | set_["rain_flag"] | set_["interp_flag_tb"]
         edited = np.stack([bad, *(coast | set_[n] for n in own)], 1)
         channels = ("ssha", *BRIGHTNESS)
-        values = np.stack([ds["ssha"].values * metres(ds["ssha"]), *(ds[n].values for n in BRIGHTNESS)], 1)
+        values = np.stack([converted(ds[n], "K" if n in BRIGHTNESS else "m").values for n in channels], 1)
         n, m = values.shape
         return container(
             values, np.tile([ssha_sigma, *[tb_sigma] * 3], n), *(np.repeat(ds[c], m) for c in ("time", "lon", "lat")),
@@ -92,7 +93,7 @@ def duacs_l3(path: str | Path, variable: str | None = None, sigma: float = 0.03)
         ds = decoded(file, ["time", "longitude", "latitude", name])
         platform = str(file.attrs.get("platform") or Path(path).stem)
         return container(
-            ds[name].values * metres(file[name]), sigma, ds["time"], ds["longitude"], ds["latitude"], channels=(name,),
+            converted(ds[name], "m").values, sigma, ds["time"], ds["longitude"], ds["latitude"], channels=(name,),
             units=("m",), platforms=(platform,), attrs=provenance(file, path),
         )  # fmt: skip
 
@@ -117,21 +118,24 @@ def ghrsst_l2p(path: str | Path, quality: int = 4) -> xr.Dataset:
 
     The value is ``sea_surface_temperature - sses_bias``, sigma is ``sses_standard_deviation``, the time of a pixel
     ``time + sst_dtime``. *Land* is bit 1 of ``l2p_flags``; *edited* is a ``quality_level`` below ``quality`` (5 best,
-    4 acceptable; GHRSST Data Processing Specification 2.0).
+    4 acceptable; GHRSST Data Processing Specification 2.0). Temperatures may also be in degrees Celsius, ``sst_dtime``
+    in minutes, hours or days.
     """
     names = ["sea_surface_temperature", "sst_dtime", "sses_bias", "sses_standard_deviation", "quality_level",
              "l2p_flags", "lat", "lon", "time"]  # fmt: skip
     with raw(path) as file:
         ds = decoded(file, need(file, names, "GHRSST L2P file"))
+        for name, unit in zip(names[:4], "KsKK", strict=True):
+            ds[name] = converted(ds[name], unit, difference=name != "sea_surface_temperature")
         sst, *others = xr.broadcast(ds["sea_surface_temperature"], *(ds[n] for n in names[1:]))
         dtime, bias, spread, level, flags, lat, lon, time = (a.transpose(*sst.dims) for a in others)
-        after = dtime.values.astype(np.float64)
+        after = dtime.values
         seconds = np.where(np.isfinite(after), 1e9 * np.nan_to_num(after), np.iinfo(np.int64).min)  # NaT
         when = time.values.astype("datetime64[ns]") + seconds.astype("timedelta64[ns]")
         no_land = np.nan_to_num(flags.values).astype(int) & 2 == 0
         return container(
             (sst - bias).values, spread.values, when, lon, lat, land=~no_land, edited=~(level.values >= quality),
-            channels=("sst",), units=("K",), attrs=provenance(file, path), platforms=(
+            swath=True, channels=("sst",), units=("K",), attrs=provenance(file, path), platforms=(
                 "_".join(str(file.attrs.get(n, "")) for n in ("platform", "sensor")).strip("_") or "unknown",),
         )  # fmt: skip
 
@@ -152,7 +156,7 @@ def duacs_map(path: str | Path, variable: str = "adt", time: int = 0) -> xr.Data
         ds = decoded(file[[variable, *errors]].isel(time=time), [variable, *errors, "time", "longitude", "latitude"])
         ds = ds.rename({"longitude": "lon", "latitude": "lat"} | dict.fromkeys(errors, "error"))
         for name in (variable, "error")[: 1 + len(errors)]:
-            ds[name] = (ds[name] * metres(ds[name])).assign_attrs(ds[name].attrs | {"units": "m"})
+            ds[name] = converted(ds[name], "m")
         del ds.attrs["groups"]
         return ds.assign_coords(lon=("lon", eastward(ds["lon"].values), ds["lon"].attrs)).sortby(["lat", "lon"])
 
@@ -178,6 +182,7 @@ def duacs_l4(path: str | Path, variable: str = "adt", sigma: float = 0.05, every
 # -- any CF trajectory or swath --------------------------------------------------------------------------------------
 def cf(
     path: str | Path, variable: str, sigma: float | str, group: str = "", edited: Edited | None = None,
+    units: str | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """``variable`` of a CF file whose time, longitude and latitude can be told from their attributes (or names).
 
@@ -187,10 +192,14 @@ def cf(
 
     Parameters
     ----------
-    sigma : standard deviation of the error in the units of the variable, or the name of the variable that holds it
+    sigma : standard deviation of the error in the units of the result, or the name of the variable that holds it
     group : path of the group that holds the variable, such as ``"data_01/ku"``
     edited : function of the decoded Dataset of that group that is true where samples must not be used
+    units : of the result, ``"m"``, ``"K"`` or ``"s"``: the variable is converted, or refused where it has no units or
+        those of something else (default: the units of the file)
     """
+    if units is not None and units not in UNITS:
+        raise ValueError(f"units must be one of {', '.join(UNITS)}, got {units!r}; leave out for those of the file")
     with raw(path, group) as file:
         need(file, [variable, *([sigma] if isinstance(sigma, str) else [])], "file with these variables")
         axes = [coordinate(file, variable, axis) for axis in AXES]
@@ -199,6 +208,10 @@ def cf(
         ds = decoded(file, [str(n) for n in (file.variables if edited else used)])
         value = ds[variable]
         bad = False if edited is None else edited(ds)
+        if units is not None:
+            value = converted(value, units)
+            if isinstance(sigma, str):
+                ds[sigma] = converted(ds[sigma], units, difference=True)
         parts = [ds[n].reset_coords(drop=True) for n in axes]
         parts += [ds[sigma] if isinstance(sigma, str) else xr.DataArray(sigma), xr.DataArray(bad)]
         for name, a in zip([*axes, sigma, "edited"], parts, strict=True):
@@ -212,8 +225,8 @@ def cf(
             raise ValueError(f"there are {len(names)} trajectories; a container holds 127 platforms, split the file")
         return container(
             value.values, full[3], *full[:3], edited=full[4], channels=(variable,), platforms=names,
-            units=(str(file[variable].attrs.get("units", "1")),), platform=0 if platform is None else platform,
-            attrs=provenance(file, path),
+            units=(str(value.attrs.get("units", "1")),), platform=0 if platform is None else platform,
+            swath=platform is None and sum(n > 1 for n in value.shape) > 1, attrs=provenance(file, path),
         )  # fmt: skip
 
 
@@ -260,21 +273,16 @@ def trajectories(ds: xr.Dataset, value: xr.DataArray) -> np.ndarray | None:
 
 
 # -- what readers share ----------------------------------------------------------------------------------------------
-def metres(v: xr.DataArray) -> float:
-    """Factor that turns a height into metres."""
-    units = str(v.attrs.get("units", "m"))
-    if units not in LENGTHS:
-        raise ValueError(f"{v.name} is in {units!r}, a height is in {', '.join(LENGTHS)}")
-    return LENGTHS[units]
-
-
 def provenance(ds: xr.Dataset, path: str | Path) -> dict[str, str]:
     """Where observations come from."""
     return {"source": Path(path).name} | {n: str(ds.attrs[n]) for n in ("title", "institution") if n in ds.attrs}
 
 
-def container(value, sigma, time, lon, lat, land: Any = False, edited: Any = False, **more: Any) -> xr.Dataset:
-    """The container of arrays of any one shape, flagged and checked; latitudes beyond the poles are no places."""
+def container(
+    value, sigma, time, lon, lat, land: Any = False, edited: Any = False, swath: bool = False, **more: Any
+) -> xr.Dataset:
+    """The container of arrays of any one shape, flagged and checked; latitudes beyond the poles are no places, nor are
+    longitudes beyond two turns. Dated pixels of a ``swath`` are ordered by time, others keep their place."""
     size = np.size(value)
     flat = {n: np.broadcast_to(np.ravel(np.asarray(a)), (size,)) for n, a in
             dict(sigma=sigma, time=time, lon=lon, lat=lat, land=land, edited=edited).items()}  # fmt: skip
@@ -290,12 +298,18 @@ def container(value, sigma, time, lon, lat, land: Any = False, edited: Any = Fal
     if "platform" in more:
         more["platform"] = np.broadcast_to(np.ravel(more["platform"]), (size,))
     when = flat["time"].astype("datetime64[ns]")
-    return check(observations(np.ravel(value), flat["sigma"], when, lon=lon, lat=lat, **more))
+    obs = observations(np.ravel(value), flat["sigma"], when, lon=lon, lat=lat, **more)
+    if swath:
+        order, dated = np.arange(size), np.flatnonzero(~np.isnat(when))
+        order[dated] = dated[np.argsort(when[dated], kind="stable")]
+        obs = obs.isel(obs=order)
+    return check(obs)
 
 
 def eastward(lon) -> np.ndarray:
-    """Longitudes in [0, 360)."""
-    return wrapped(lon, 0.0)
+    """Longitudes in [0, 360); NaN beyond 720 either way, where only fill values are."""
+    lon = np.asarray(lon, dtype=np.float64)
+    return wrapped(np.where(np.abs(lon) <= 720, lon, np.nan), 0.0)
 
 
 def wrapped(lon, west: float) -> np.ndarray:

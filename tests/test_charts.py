@@ -41,6 +41,20 @@ def test_tracks_are_continuous_across_greenwich(heights):
     assert {"edited, land or missing", "box", "withheld"} <= set(labels)
 
 
+def test_tracks_name_their_axes_and_share_a_colour_bar(heights):
+    warm = observations(np.full(20, 150.0), 1.0, heights["time"], lon=heights["lon"], lat=heights["lat"],
+                        channels=["tb"], units=["K"], platforms=["Jason"])  # fmt: skip
+    figure = charts.tracks(heights, warm, heights.isel(obs=slice(0, 4)), BOX, 0.0, 0.1)
+    left, middle, right, bar = figure.axes
+    assert (right.get_xlabel(), right.get_ylabel()) == ("latitude", "brightness temperature (K)")
+    assert bar.get_xlabel() == "height minus mean (m), both maps"
+    figure.canvas.draw()
+    place = bar.get_position()
+    assert place.y1 < min(left.get_position().y0, middle.get_position().y0), "below both maps"
+    assert left.get_position().x0 < place.x0 < left.get_position().x1
+    assert middle.get_position().x0 < place.x1 < middle.get_position().x1
+
+
 def test_maps_share_their_box_and_hide_unused_axes(heights):
     axes = (np.linspace(-5, 5, 6), np.linspace(40, 45, 4))
     panels = [charts.Panel("a", np.ones((4, 6)), 2.0), charts.Panel("b", np.ones((4, 6)), 2.0, signed=False)] * 2

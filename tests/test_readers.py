@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from sciml import readers
-from sciml.observations import counts, good, names
+from sciml.observations import QC, counts, good, names
 from tests import ROOT
 
 REAL = ROOT.parent / "shared" / "data"
@@ -86,6 +86,66 @@ def test_land_of_maps_is_masked_although_it_is_not_declared():
     obs = readers.duacs_l4(DUACS, every=8)
     assert obs.sizes["obs"] == 90 * 180
     assert counts(obs)["land"] + counts(obs)["good"] == 90 * 180
+
+
+@real
+def test_longitudes_that_are_fill_values_are_no_places(tmp_path):
+    """The Jason file declares none; one turn of 2147.48 degrees east would be 347.48."""
+    (tmp_path / "j.nc").write_bytes(JASON.read_bytes())
+    before = readers.jason_gdr(JASON)
+    with netCDF4.Dataset(tmp_path / "j.nc", "a") as file:
+        file.set_auto_maskandscale(False)
+        file["lon"][1000:1050] = 2147483647
+    obs = readers.jason_gdr(tmp_path / "j.nc")
+    own = np.repeat((np.arange(2240) >= 1000) & (np.arange(2240) < 1050), 4)
+    assert (obs["qc"].values[own] == QC["missing"]).all()
+    np.testing.assert_array_equal(obs["qc"].values[~own], before["qc"].values[~own])
+
+
+@real
+def test_other_units_of_temperature_and_time_are_converted_and_wrong_ones_refused(tmp_path):
+    def changed(source, **units):
+        (tmp_path / "c.nc").write_bytes(source.read_bytes())
+        with netCDF4.Dataset(tmp_path / "c.nc", "a") as file:
+            for name, unit in units.items():
+                file[name].units = unit
+        return tmp_path / "c.nc"
+
+    kelvin, celsius = (
+        of_channel(readers.jason_gdr(p), "tb_238")["value"] for p in (JASON, changed(JASON, tb_238="degC"))
+    )
+    np.testing.assert_allclose(celsius, kelvin + 273.15)
+    with pytest.raises(ValueError, match=r"tb_187 is in 'm', a temperature is in K, degC: take another variable or"):
+        readers.jason_gdr(changed(JASON, tb_187="m"))
+    usual = readers.ghrsst_l2p(AMSR2)
+    other = readers.ghrsst_l2p(changed(AMSR2, sea_surface_temperature="celsius", sses_bias="celsius"))
+    np.testing.assert_allclose(other["value"], usual["value"] + 273.15)
+    np.testing.assert_array_equal(other["sigma"], usual["sigma"])
+    hours = readers.ghrsst_l2p(changed(AMSR2, sst_dtime="hours"))
+    start = np.datetime64("1981-01-01", "ns") + np.timedelta64(1, "s") * xr.open_dataset(
+        AMSR2, decode_times=False)["time"].values[0]  # fmt: skip
+    spans = [np.nanmax((o["time"].values - start) / np.timedelta64(1, "s")) for o in (hours, usual)]
+    assert spans[0] == pytest.approx(3600 * spans[1])
+    with pytest.raises(ValueError, match=r"sst_dtime is in '1', a time difference is in s, min, h, d"):
+        readers.ghrsst_l2p(changed(AMSR2, sst_dtime="1"))
+
+
+@real
+@pytest.mark.parametrize("reader", [readers.ghrsst_l2p, lambda p: readers.cf(p, "sea_surface_temperature", 0.5)])
+def test_swaths_may_be_stored_across_the_track_first(reader, tmp_path):
+    """Their pixels are ordered by time before times that run backwards are looked for."""
+    with xr.open_dataset(AMSR2, decode_cf=False) as ds:
+        when = ds["time"].values.astype(float) + ds["sst_dtime"].values  # cf takes a time as it stands
+        ds["time"] = (ds["sst_dtime"].dims, when, ds["time"].attrs)
+        if reader is readers.ghrsst_l2p:
+            ds["time"] = ds["time"].isel(nj=0, ni=0)
+        ds.to_netcdf(tmp_path / "as_is.nc")
+        ds.transpose("ni", "nj", ...).to_netcdf(tmp_path / "turned.nc")
+    usual, turned = (reader(tmp_path / f"{n}.nc") for n in ("as_is", "turned"))
+    assert counts(turned) == counts(usual)
+    assert "time_order" not in counts(turned)
+    assert (np.diff(good(turned)["time"].values) >= np.timedelta64(0)).all()
+    np.testing.assert_array_equal(np.sort(good(turned)["value"]), np.sort(good(usual)["value"]))
 
 
 # -- small files -----------------------------------------------------------------------------------------------------
@@ -196,7 +256,8 @@ def test_the_librarys_fill_value_beside_a_declared_one(tmp_path):
 
 @pytest.mark.parametrize(("change", "message"), [
     (dict(time=("time", [0.0, 1, 2, 3], {"units": "1", "standard_name": "time"})), "no dates|units must be"),
-    (dict(sla_unfiltered=("time", [0.0, 1, 2, 3], {"units": "K"})), "is in 'K', a height is in m, cm, mm"),
+    (dict(sla_unfiltered=("time", [0.0, 1, 2, 3], {"units": "K"})), "is in 'K', a height is in m, cm, mm: take "),
+    (dict(sla_unfiltered=("time", [0.0, 1, 2, 3])), "sla_unfiltered has no units, .*: give it the attribute units"),
     (dict(sla_unfiltered=(("time", "b"), np.zeros((4, 2)), {"units": "m"})), "dimensions .*read maps with duacs_l4"),
 ])  # fmt: skip
 def test_wrong_contents_are_refused(change, message, tmp_path):
@@ -262,6 +323,46 @@ def test_two_dimensional_swath(tmp_path):
     assert obs.sizes["obs"] == 12
     np.testing.assert_allclose(obs["value"], obs["lon"] + obs["lat"])
     assert len(np.unique(obs["time"])) == 3
+
+
+def test_any_variable_in_the_units_asked_for(tmp_path):
+    ds = xr.open_dataset(track_file(tmp_path / "a.nc"), decode_times=False).load()
+    ds["cm"] = ("time", [10.0, 20.0, 30.0, 40.0], {"units": "cm"})
+    ds["error"] = ("time", [20.0, 20.0, 20.0, 30.0], {"units": "mm"})
+    ds["sst"], ds["bare"] = ("time", [10.0, 11, 12, 13], {"units": "degC"}), ("time", np.arange(4.0))
+    ds.to_netcdf(tmp_path / "b.nc")
+    obs = readers.cf(tmp_path / "b.nc", "cm", "error", units="m")
+    np.testing.assert_allclose(obs["value"], [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(obs["sigma"], [0.02, 0.02, 0.02, 0.03])
+    assert obs["value"].attrs["units"] == "m"
+    np.testing.assert_allclose(readers.cf(tmp_path / "b.nc", "sst", 0.1, units="K")["value"][0], 283.15)
+    assert readers.cf(tmp_path / "b.nc", "cm", 1.0)["value"].attrs["units"] == "cm", "the file's unless asked"
+    for name, unit, message in (("sst", "m", "sst is in 'degC', a height is in"), ("bare", "m", "bare has no units"),
+                                ("cm", "psu", "units must be one of m, K, s, got 'psu'")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            readers.cf(tmp_path / "b.nc", name, 0.1, units=unit)
+
+
+def test_longitudes_beyond_two_turns_are_missing(tmp_path):
+    obs = readers.duacs_l3(track_file(tmp_path / "a.nc", lon=(2147.483647, -999.0, 539.0, -179.0)))
+    assert obs["qc"].values.tolist() == [QC["missing"], QC["missing"], 0, 0]
+    np.testing.assert_allclose(good(obs)["lon"], [179.0, 181.0])
+
+
+def test_pixels_without_time_keep_their_place_in_a_swath(tmp_path):
+    """The others are ordered; a swath in order stays as it is. A track is not ordered, whatever its shape."""
+    places = {n: (("ni", "nj"), np.arange(6.0).reshape(2, 3), {"units": f"degrees_{u}"})
+              for n, u in (("lon", "east"), ("lat", "north"))}  # fmt: skip
+    when = {"units": "seconds since 2020-01-01", "standard_name": "time", "_FillValue": -1.0}
+    ds = xr.Dataset({"wind": (("ni", "nj"), np.arange(6.0).reshape(2, 3), {"units": "m s-1"}), **places,
+                     "time": (("ni", "nj"), [[0.0, -1, 2], [0, 1, 2]], when)})  # fmt: skip
+    ds.to_netcdf(tmp_path / "w.nc")
+    obs = readers.cf(tmp_path / "w.nc", "wind", 1.0)
+    assert obs["value"].values.tolist() == [0, 1, 3, 4, 2, 5]
+    assert counts(obs) == {"good": 5, "missing": 1}
+    turned = ds.isel(ni=1, nj=[0, 2, 1]).expand_dims("one", axis=1)
+    turned.to_netcdf(tmp_path / "t.nc")
+    assert counts(readers.cf(tmp_path / "t.nc", "wind", 1.0)) == {"good": 2, "time_order": 1}
 
 
 def test_passes_are_cut_at_gaps_and_platforms():
