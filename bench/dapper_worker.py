@@ -18,11 +18,11 @@ import numpy as np
 warnings.filterwarnings("ignore")
 
 
-def lorenz96(data: dict[str, Any]):
-    """DAPPER's own model and set-up of Sakov & Oke (2008)."""
-    from dapper.mods.Lorenz96.sakov2008 import HMM
+def lorenz(data: dict[str, Any]):
+    """DAPPER's own models and set-ups: Sakov & Oke (2008), Bocquet et al. (2010), Sakov et al. (2012)."""
+    from importlib import import_module
 
-    return HMM
+    return import_module(f"dapper.mods.{data['setup']}").HMM
 
 
 def two_layer(data: dict[str, Any]):
@@ -64,10 +64,14 @@ def main(experiment: str, result: str) -> None:
     from dapper.tools.seeding import set_seed
 
     data: dict[str, Any] = dict(np.load(experiment, allow_pickle=False)) | {"model_seconds": 0.0}
-    HMM = {"lorenz96": lorenz96, "two_layer": two_layer}[str(data["kind"])](data)
+    HMM = {"lorenz": lorenz, "two_layer": two_layer}[str(data["kind"])](data)
     HMM.tseq.Ko = len(data["yy"]) - 1
     HMM.tseq.BurnIn = 0
-    HMM.X0 = modelling.RV(M=data["xx"].shape[1], func=lambda N: data["start"][:N].reshape(N, -1))
+    data["xx"] = np.concatenate([data["xx"][:1], np.repeat(data["xx"][1:], HMM.tseq.dko, axis=0)])
+    first, size = data["start"], data["xx"].shape[1]
+    HMM.X0 = modelling.RV(M=size, func=lambda N: first[:N].reshape(N, -1))
+    if len(first) == 1:  # of a method with one state
+        HMM.X0 = modelling.GaussRV(mu=first[0], C=1e-3 * np.eye(size))
     name, options = str(data["method"]), json.loads(str(data["options"]))
     method = getattr(methods, name)(**options)
     set_seed(1)

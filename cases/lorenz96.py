@@ -208,14 +208,23 @@ def twin(system: System, cycles: int, seed: int) -> Twin:
     return Twin(start, truth, sm.windows(obs, H, 0.0, system.dt, system.steps, cycles))
 
 
+def climatology(system: System) -> Tensor:
+    """States ``(samples, n)`` of runs that are not observed."""
+    return system.eq.read(free_run(system, sm.State(on_attractor(system, 9, 20)), 200).flatten(0, 1))
+
+
+def first(row: Row, seed: int, one: Twin) -> sm.State:
+    """The truth, or an ensemble near it."""
+    if row.members == 1:
+        return one.start
+    system, generator = SYSTEMS[row.system], torch.Generator().manual_seed(seed + 2 * 10**6)
+    near = 0.03 * torch.randn(row.members, system.n, generator=generator, dtype=torch.float64)
+    return sm.State(one.start.z + system.eq.init(near))
+
+
 def run_row(row: Row, seed: int, one: Twin, climate: Tensor) -> tuple[float, float]:
     """Time means of error and spread of the analysis; NaN where the filter diverged."""
-    system = SYSTEMS[row.system]
-    start = one.start
-    if row.members > 1:
-        generator = torch.Generator().manual_seed(seed + 2 * 10**6)
-        near = 0.03 * torch.randn(row.members, system.n, generator=generator, dtype=torch.float64)
-        start = sm.State(start.z + system.eq.init(near))
+    system, start = SYSTEMS[row.system], first(row, seed, one)
     try:
         run = cycle(
             sm.rk4(system.eq, system.dt), row.build(system, climate, seed), one.windows, start, progress=row.name
@@ -259,10 +268,7 @@ def run(o: Options) -> None:
     needed = {r.system for r in rows}
     numbers = range(o.seed, o.seed + seeds)
     twins = {(s, i): twin(SYSTEMS[s], cycles, 100 * i + 1) for s in needed for i in numbers}
-    climates = {
-        s: SYSTEMS[s].eq.read(free_run(SYSTEMS[s], sm.State(on_attractor(SYSTEMS[s], 9, 20)), 200).flatten(0, 1))
-        for s in needed
-    }
+    climates = {s: climatology(SYSTEMS[s]) for s in needed}
     found = np.full((len(rows), seeds, 2), np.nan)
     for i, row in enumerate(rows):
         for j, seed in enumerate(numbers):
