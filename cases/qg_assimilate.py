@@ -1,8 +1,8 @@
 """Assimilation of satellite-like observations of a two-layer ocean: the ladder of classical methods on one data set.
 
     background at the start of a five-day window, forecast x_b(t); observations y_i = H_i(x(t_i)) + e_i
-    analysis at the end of the window from both: oi, 3dvar, enkf, etkf, letkf, 4dvar, and learned, fuxida and its hybrids
-    with an ensemble and with 4D-Var (see sciml/assim)
+    analysis at the end of the window from both: oi, 3dvar, enkf, etkf, letkf, 4dvar, and learned, fuxida and its
+    hybrids with an ensemble and with 4D-Var (see sciml/assim)
 
 Data: data/qg_satellite.nc (three altimeters, a wide swath, a radiometer with clouds; data/make_qg_satellite.py makes
 it), truth for scoring only. Methods: Daley (1991), Burgers et al. (1998), Hunt et al. (2007, Physica D 230, 112),
