@@ -35,7 +35,7 @@ import sciml as sm
 from sciml import evaluate, plot, score, testbed
 from sciml.assim.base import Analysed
 from sciml.assim.cycle import Record, cycle
-from sciml.data import attributes, coordinates, time_coordinate, write_netcdf
+from sciml.data import attributes, coordinates, write_netcdf
 from sciml.files import refusing
 from sciml.observations import QC, check, concatenate, counts, rejected, with_departures, without
 from sciml.observe import Window, box_of, windows
@@ -240,7 +240,9 @@ def scores(o: Options, s: Setting, record: Record) -> dict[str, Any]:
         out["ranks"] = np.sum([e["ranks"] for e in record.extra[skip:]], 0).tolist()
     if n - skip >= 4:
         found, true = (s.psi(z[skip:])[:, 0].cpu() for z in (record.analysis, s.truth))
-        out["data_challenge"] = score.data_challenge(found, true, s.length / DAY, s.eq.grid.dx / 1e3)
+        found = score.data_challenge(found, true, s.length / DAY, s.eq.grid.dx / 1e3)
+        units = {"lambda_x": "lambda_x (km)", "lambda_t": "lambda_t (days)"}
+        out["data_challenge"] = {units.get(name, name): v for name, v in found.items()}
     return out
 
 
@@ -262,7 +264,8 @@ def dataset(s: Setting, record: Record) -> xr.Dataset:
             spread,
             {"units": "m2 s-1", "long_name": "standard deviation of psi that the analysis states"},
         )
-    coords = coordinates(eq) | {"time": time_coordinate(record.time)}
+    since = {"units": "s", "long_name": "time since the start of the run", "standard_name": "time", "axis": "T"}
+    coords = coordinates(eq) | {"time": ("time", record.time.numpy(), since)}  # as those of observations
     return xr.Dataset(data, coords, {"Conventions": "CF-1.11", "title": "assimilation of satellite-like observations"})
 
 
@@ -331,7 +334,7 @@ def row(results: dict[str, Any]) -> dict[str, float]:
 
 
 def run(o: Options) -> None:
-    out = folder(o.out or Path("runs") / f"qg_assimilate-{o.method}")
+    out = folder(o.out or Path("runs") / f"qg_assimilate-{o.method}{'-imperfect' * (o.model == 'imperfect')}")
     s = prepare(o)
     methods = build(o, s)  # refuses what no method can use before anything is written
     make_room(out, WRITTEN, o)
@@ -355,6 +358,11 @@ def run(o: Options) -> None:
                 plot.forecasts({m: r["forecast"] for m, r in ladder.items()}, LAYERS, ERROR), out / "forecast.png"
             )
     print(score.table({m: row(r) for m, r in ladder.items()}))
+    if ladder:
+        scored = next(iter(ladder.values()))["scored_windows"]
+        print(f"means over the last {scored} of {len(s.windows)} windows" + " (few: no result)" * (scored < 10))
+    if s.truth is None:
+        print("without a truth there are no errors and no pictures")
     print("\n".join([*diverged, f"results in {out}"]))
 
 

@@ -44,6 +44,9 @@ def skill(
 
     ``truth (cycles, n, *modes)`` at the ends of the windows; the first ``skip`` cycles do not count.
     """
+    if truth.shape != record.analysis.shape or not 0 <= skip < len(truth):
+        wanted, given = tuple(record.analysis.shape), tuple(truth.shape)
+        raise ValueError(f"truth must be {wanted}, like the analyses, and skip less than {len(truth)}: {given}, {skip}")
     mean, std = climatology(read, climate)
     out: dict[str, Any] = {}
     anomaly = read(truth[skip:]) - mean

@@ -163,8 +163,17 @@ def simulate(
 ) -> xr.Dataset:
     """Noisy observations of a trajectory ``(steps + 1, n, *modes)`` whose first state is at ``start``, each ``dt``.
 
-    The same seed gives the same observations. Clouds remove what they cover.
+    The same seed gives the same observations. Clouds remove what they cover. Raises ``ValueError`` for states that are
+    no coefficients on the operator's grid or not finite.
     """
+    modes = operator.grid.modes
+    if not isinstance(states, Tensor) or not states.is_complex() or states.ndim != 4 or states.shape[-2:] != modes:
+        raise ValueError(
+            f"states must be coefficients (steps + 1, n, {modes[0]}, {modes[1]}) of every step, such as the fields of "
+            "rollout(step, n, save=lambda state: state.z)"
+        )
+    if not bool(torch.isfinite(torch.view_as_real(states)).all()):
+        raise ValueError("states are not finite")
     end = start + dt * (states.shape[0] - 1)
     rng = np.random.default_rng(seed)
     parts = []

@@ -21,8 +21,6 @@ FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "ti
 """Meanings of ``qc``: 0 is the first, and so on."""
 QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
 EVERY = ("value", "sigma", "channel", "platform", "qc")
-
-
 MIXED = {"units": "1", "comment": "in channel_units of the channel"}
 """Attributes of measured variables where channels have several units."""
 
@@ -247,6 +245,11 @@ def understood(obs: xr.Dataset) -> None:
             raise ValueError(f"flag_values of {variable} must be 0 to {len(known) - 1} in order; number them anew")
         if found.size and not (found.min() >= 0 and found.max() < len(known)):
             raise ValueError(f"numbers of {variable} must be 0 to {len(known) - 1}: {', '.join(known)}")
+    units = set(units_of(obs).values())
+    for name in ("value", "sigma"):
+        stated = obs[name].attrs.get("units", MIXED["units"])
+        if len(units) == 1 and stated not in (MIXED["units"], *units):
+            raise ValueError(f"{name} is in {stated!r}, its channels in {units.pop()!r} (channel_units); convert one")
     if (own := names(obs, "qc")) != list(FLAGS[: len(own)]):
         raise ValueError(f"the numbers of qc must mean {', '.join(FLAGS)}, not {', '.join(own)}")
     wanted = {name: PLACES[name]["units"] for name in pairs[0]}

@@ -9,6 +9,7 @@ linear in time between the model's steps. Where and when instruments measure is 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from sciml.grid import Grid
-from sciml.observations import check, good, names, understood, units_of
+from sciml.observations import check, counts, good, names, understood, units_of
 
 Quantity = Callable[[Tensor], Tensor]
 GRAVITY = 9.81
@@ -114,6 +115,8 @@ class Channel:
     units: str = "m"
 
     def __post_init__(self):
+        if not callable(self.quantity):
+            raise ValueError(f"the quantity of channel {self.name!r} must be a function, such as ssh(f0)")
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise ValueError(f"the error of channel {self.name!r} must be positive, got {self.sigma}")
 
@@ -253,7 +256,7 @@ class Window:
 
 def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps: int, n: int) -> list[Window]:
     """``n`` windows of ``steps`` model steps, one after the other; only observations that pass
-    :func:`~sciml.observations.check` within the grid's box are used."""
+    :func:`~sciml.observations.check` within the grid's box are used, and a warning says so if none does."""
     grid = operator.grid
     understood(obs)
     if np.issubdtype(obs["time"].dtype, np.datetime64):
@@ -262,9 +265,12 @@ def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps:
         raise ValueError(f"windows need dt > 0 and whole numbers steps and n from 1, got {dt}, {steps} and {n}")
     if np.any(np.diff(good(obs)["time"].values) < 0):
         raise ValueError("observations must be sorted by time; use observations.concatenate or sortby('time')")
-    used = good(check(obs, start, start + n * steps * dt, box_of(grid)))
+    checked = check(obs, start, start + n * steps * dt, box_of(grid))
+    used = good(checked)
     time = used["time"].values
     edges = start + dt * steps * np.arange(n + 1)
     cuts = np.searchsorted(time, edges, side="right")
+    if obs.sizes["obs"] and not used.sizes["obs"]:
+        warnings.warn(f"none of {obs.sizes['obs']} observations can be used: {counts(checked)}", stacklevel=2)
     return [Window(used.isel(obs=slice(a, b)), operator, float(t), dt, steps)
             for a, b, t in zip(cuts[:-1], cuts[1:], edges[:-1], strict=True)]  # fmt: skip

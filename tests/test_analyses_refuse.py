@@ -18,6 +18,8 @@ from sciml import (
     TwoLayerQG,
     rk4,
 )
+from sciml.assim.cycle import cycle
+from sciml.instruments import simulate
 from sciml.observations import observations
 from sciml.observe import Channel, Operator, level, windows
 
@@ -81,3 +83,47 @@ def test_weights_are_functions_and_lags_whole_windows(setting):
     for lag, error in ((0, 0.0), (1, -1.0)):
         with pytest.raises(ValueError, match="lag must be at least 1"):
             FourDVar(setting[2], lag, model_error=error)
+
+
+def test_cycles_refuse_other_steps_and_states(setting):
+    step, window, B = setting
+    z = torch.zeros(2, *GRID.modes, dtype=torch.complex128)
+    analysis = OptimalInterpolation(B)
+    with pytest.raises(ValueError, match="no windows to cycle through"):
+        cycle(step, analysis, [], State(z))
+    with pytest.raises(ValueError, match=r"steps of 3600 s, the model of 1800 s; make them with step\.dt"):
+        cycle(rk4(step.equation, 1800.0), analysis, [window], State(z))
+    for start in (z, State(z.real), State(z[..., :2]), State(z[:1])):
+        with pytest.raises(ValueError, match=r"start must be State\(z\), z the coefficients \(\[member,\] 2, "):
+            cycle(step, analysis, [window], start)
+
+
+def test_searches_take_an_iteration_at_least(setting):
+    for outer, inner in ((0, 5), (1, 0)):
+        with pytest.raises(ValueError, match="outer and inner must be at least 1"):
+            FourDVar(setting[2], 1, outer, inner)
+
+
+def test_observations_that_no_window_can_use_are_told(setting):
+    window = setting[1]
+    with pytest.warns(UserWarning, match="none of 1 observations can be used: {'outside_window': 1}"):
+        assert not len(windows(window.obs, window.operator, 1e9, 3600.0, 1, 1)[0])
+
+
+def test_what_is_observed_has_the_unit_of_its_channel(setting):
+    window = setting[1]
+    cm = window.obs.assign(value=window.obs["value"].assign_attrs(units="cm"))
+    with pytest.raises(ValueError, match="value is in 'cm', its channels in '1'"):
+        windows(cm, window.operator, 0.0, 3600.0, 1, 1)
+    with pytest.raises(ValueError, match="quantity of channel 'ssh' must be a function"):
+        Channel("ssh", "ssh", 0.1)
+
+
+def test_fields_and_members_are_no_trajectory(setting):
+    H = setting[1].operator
+    z = torch.zeros(3, 2, *GRID.modes, dtype=torch.complex128)
+    for states in (GRID.ifft(z), z[None], z[..., :2], [z]):
+        with pytest.raises(ValueError, match=r"states must be coefficients \(steps \+ 1, n, "):
+            simulate(H, [], states, 0.0, 3600.0, 0)
+    with pytest.raises(ValueError, match="states are not finite"):
+        simulate(H, [], z * float("nan"), 0.0, 3600.0, 0)

@@ -28,8 +28,21 @@ def cycles(
 ) -> Iterator[Cycle]:
     """Run the analysis through consecutive windows from ``start``, a state or an ensemble of states.
 
-    Raises :class:`~sciml.rollout.BlowUp` with the time, where an analysis or its forecast is not finite.
+    Raises :class:`~sciml.rollout.BlowUp` with the time, where an analysis or its forecast is not finite, and
+    ``ValueError`` where windows are of another time step or follow one another with gaps, or the states are not those
+    of the model.
     """
+    if not windows:
+        raise ValueError("there are no windows to cycle through")
+    if wrong := {w.dt for w in windows if abs(w.dt - step.dt) > 1e-9 * step.dt}:
+        raise ValueError(
+            f"the windows have steps of {min(wrong):g} s, the model of {step.dt:g} s; make them with step.dt"
+        )
+    shape = (len(step.equation.prognostic), *step.equation.grid.modes)
+    if not isinstance(start, State) or not start.z.is_complex() or start.z.shape[-len(shape) :] != shape:
+        raise ValueError(
+            f"start must be State(z), coefficients ([member,] {', '.join(map(str, shape))}) as eq.init makes them"
+        )
     state, memory = start, None
     quiet = progress is None or not sys.stderr.isatty()
     for window in tqdm(windows, desc=progress, unit="cycle", disable=quiet):

@@ -58,6 +58,8 @@ class FourDVar:
     def __post_init__(self):
         if self.lag < 1 or not self.model_error >= 0:
             raise ValueError(f"lag must be at least 1 and model_error not negative, got {self.lag}, {self.model_error}")
+        if self.outer < 1 or self.inner < 1:
+            raise ValueError(f"outer and inner must be at least 1, got {self.outer} and {self.inner}")
         if self.newest and self.model_error:
             raise ValueError("newest is for strong constraint: leave model_error at 0, or assimilate all windows")
 
