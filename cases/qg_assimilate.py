@@ -292,7 +292,9 @@ def pictures(s: Setting, record: Record, ds: xr.Dataset, results: dict[str, Any]
     error = evaluate.root_mean_square(s.psi(record.analysis - truth)) / std
     plot.save(plot.series(record.time / DAY, error.cpu(), LAYERS, ERROR), out / "error.png")
     lead = results["forecast"]
-    plot.save(plot.series(lead["days"], lead["psi"], LAYERS, ERROR, "lead (days)"), out / "forecast.png")
+    figure = plot.series(lead["days"], lead["psi"], LAYERS, ERROR, "lead (days)")
+    figure.axes[0].set(ylim=(0, None), title="mean over the analyses that have a truth at every lead")
+    plot.save(figure, out / "forecast.png")
     plot.save(
         plot.error_spectra(s.eq.grid, s.eq.psi(record.analysis[skip:] - truth[skip:]), s.eq.psi(truth[skip:])),
         out / "error_spectra.png",

@@ -94,7 +94,7 @@ def test_cycles_refuse_other_steps_and_states(setting):
     with pytest.raises(ValueError, match=r"steps of 3600 s, the model of 1800 s; make them with step\.dt"):
         cycle(rk4(step.equation, 1800.0), analysis, [window], State(z))
     for start in (z, State(z.real), State(z[..., :2]), State(z[:1])):
-        with pytest.raises(ValueError, match=r"start must be State\(z\), z the coefficients \(\[member,\] 2, "):
+        with pytest.raises(ValueError, match=r"start must be State\(z\), coefficients \(\[member,\] 2, "):
             cycle(step, analysis, [window], start)
 
 
