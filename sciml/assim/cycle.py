@@ -32,8 +32,6 @@ def cycles(
     ``ValueError`` where windows are of another time step or follow one another with gaps, or the states are not those
     of the model.
     """
-    if not windows:
-        raise ValueError("there are no windows to cycle through")
     if wrong := {w.dt for w in windows if abs(w.dt - step.dt) > 1e-9 * step.dt}:
         raise ValueError(
             f"the windows have steps of {min(wrong):g} s, the model of {step.dt:g} s; make them with step.dt"
@@ -94,6 +92,8 @@ def cycle(
 ) -> Record:  # fmt: skip
     """Run all windows and keep means, spreads of the fields ``read`` gives, departures, and what ``each`` makes of the
     number and the result of a window."""
+    if not windows:
+        raise ValueError("there are no windows to cycle through")
     times, background, analysed, spread, departures, info, extra, state = [], [], [], [], [], [], [], start
     read = read or step.equation.read
     for i, (window, result) in enumerate(cycles(step, analysis, windows, start, progress)):
