@@ -13,10 +13,12 @@ from sciml.data import from_dataset, open_run, to_dataset
 from sciml.discover.library import Library, terms
 from sciml.discover.medida import Pair, medida, pairs
 from sciml.equation.advection import Advection
+from sciml.equation.allen_cahn import AllenCahn
 from sciml.equation.base import Equation, Term
 from sciml.equation.burgers import Burgers
 from sciml.equation.expression import parse
 from sciml.equation.forcing import ring_forcing
+from sciml.equation.kdv import KortewegDeVries
 from sciml.equation.kuramoto import KuramotoSivashinsky
 from sciml.equation.lorenz import Lorenz63, Lorenz96
 from sciml.equation.presets import preset
@@ -24,8 +26,12 @@ from sciml.equation.qg import LayeredQG, TwoLayerQG
 from sciml.equation.sqg import SurfaceQG
 from sciml.equation.stability import stability, vertical_modes
 from sciml.equation.vorticity import Vorticity
+from sciml.field import Siren
 from sciml.grid import Grid
 from sciml.initial import random_field, random_pv, rossby_wave, taylor_green
+from sciml.insr.build import insr, insr_on_sphere
+from sciml.insr.refit import refit
+from sciml.insr.tangent import tangent
 from sciml.instruments import Instrument, simulate
 from sciml.observe import Channel, Operator, windows
 from sciml.rollout import BlowUp, Trajectory, rollout
@@ -37,6 +43,7 @@ __all__ = [
     "LETKF",
     "STEPPERS",
     "Advection",
+    "AllenCahn",
     "BlowUp",
     "Burgers",
     "Channel",
@@ -48,6 +55,7 @@ __all__ = [
     "Grid",
     "Hybrid",
     "Instrument",
+    "KortewegDeVries",
     "KuramotoSivashinsky",
     "LayeredQG",
     "Library",
@@ -56,6 +64,7 @@ __all__ = [
     "Operator",
     "OptimalInterpolation",
     "Pair",
+    "Siren",
     "Space",
     "State",
     "Step",
@@ -72,6 +81,8 @@ __all__ = [
     "euler",
     "from_dataset",
     "imex",
+    "insr",
+    "insr_on_sphere",
     "isotropic",
     "medida",
     "open_run",
@@ -81,6 +92,7 @@ __all__ = [
     "preset",
     "random_field",
     "random_pv",
+    "refit",
     "ring_forcing",
     "rk4",
     "rollout",
@@ -89,6 +101,7 @@ __all__ = [
     "simulate",
     "spectra",
     "stability",
+    "tangent",
     "taylor_green",
     "terms",
     "to_dataset",

@@ -8,7 +8,7 @@ units of the box, values ``(outputs, m)``; networks are in float64. Fits are fun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +16,27 @@ from torch import Tensor, nn
 from sciml.fill import Interpolator
 from sciml.grid import Grid
 from sciml.nn.encodings import Coordinates, Function, Kernels, Waves, equal, linear, periodic
+from sciml.nn.jets import TANH, Activation, Jet, sines
 
 Encoding = Callable[[Grid], "Coordinates"]
 Sizes = Sequence[int]
+Constraint = Callable[[Jet, Jet], Jet]
+"""``(positions, what the head gives) -> the field``"""
 
 
 # -- networks --------------------------------------------------------------------------------------------------------
 class NeuralField(nn.Module):
     """Positions ``(..., 2)`` -> values ``(..., outputs)``: an encoding, layers ``activation(W z + b)``, a linear head.
 
-    Weights are uniform up to ``bounds`` at first, by default torch's ``n^(-1/2)`` for n inputs.
+    Weights are uniform up to ``bounds`` at first, by default torch's ``n^(-1/2)`` for n inputs. A ``constraint`` makes of
+    what the head gives at a position what the field is there, such as :func:`dirichlet`.
     """
+
+    constraint: Constraint | None = None
 
     def __init__(
         self, encoding: Coordinates, widths: Sizes, outputs: int, seed: int,
-        activation: Function = torch.tanh, bounds: Sequence[float] = (),
+        activation: Activation = TANH, bounds: Sequence[float] = (),
     ):  # fmt: skip
         super().__init__()
         draw, sizes = torch.Generator().manual_seed(seed), [encoding.width, *widths, outputs]
@@ -49,7 +55,22 @@ class NeuralField(nn.Module):
         return z
 
     def forward(self, positions: Tensor) -> Tensor:
-        return self.head(self.features(positions))
+        out = self.head(self.features(positions))
+        if self.constraint is None:
+            return out
+        return self.constraint(Jet(positions[None].to(out), 1, 0), Jet(out[None], 1, 0)).c[0]
+
+    def jet(self, positions: Jet, taps: list[tuple[Tensor, Tensor]] | None = None) -> Jet:
+        """Values and derivatives ``(K, ..., outputs)`` at the jet of positions.
+
+        What goes into and comes out of every linear layer, the head last, is added to ``taps``.
+        """
+        z, taps = self.encoding.jet(positions), [] if taps is None else taps
+        for layer in (*self.layers, self.head):
+            x, z = z, z.linear(layer.weight, layer.bias)
+            taps.append((x.c, z.c))
+            z = z if layer is self.head else z.apply(self.activation.series)
+        return z if self.constraint is None else self.constraint(positions, z)
 
 
 class MLP(NeuralField):
@@ -82,7 +103,7 @@ class Siren(NeuralField):
     ):  # fmt: skip
         encode = encoding(grid)
         bounds = [1 / encode.width, *(math.sqrt(6 / n) / omega for n in widths)]
-        super().__init__(encode, widths, outputs, seed, lambda z: torch.sin(omega * z), bounds)
+        super().__init__(encode, widths, outputs, seed, sines(omega), bounds)
 
 
 class NeuRBF(NeuralField):
@@ -97,6 +118,20 @@ class NeuRBF(NeuralField):
         tones: tuple[float, float] = (0.25, 4.0), overlap: float = 2.0, seed: int = 0,
     ):  # fmt: skip
         super().__init__(Kernels(grid, kernels, channels, tones, overlap, seed), widths, outputs, seed)
+
+
+def dirichlet(grid: Grid, lift: Callable[[Jet], Jet] | None = None) -> Constraint:
+    """Zero at the edges of the box, or the values there of a ``lift``: ``lift + (1 - a^2) (1 - b^2) N``, a and b the
+    coordinates from -1 to 1 (Lagaris, Likas & Fotiadis 1998, IEEE Trans. Neural Netw. 9, 987)."""
+    place = Coordinates(grid, reach=1.0)
+
+    def constraint(positions: Jet, values: Jet) -> Jet:
+        at = place.jet(positions)
+        for i in range(place.dims):
+            values = values * (at[i : i + 1] * at[i : i + 1] * -1.0 + 1.0)
+        return values if lift is None else lift(positions) + values
+
+    return constraint
 
 
 # -- fits ------------------------------------------------------------------------------------------------------------
@@ -243,8 +278,13 @@ def derivatives(net: NeuralField, positions: Tensor, names: Sequence[str]) -> Ca
 
     An order is one backward pass through the order below it, which is kept. Weights can be differentiated.
     """
-    points, known = positions.detach().to(net.head.weight).requires_grad_(), {}
-    values = dict(zip(names, net(points).unbind(-1), strict=True))
+    points = positions.detach().to(net.head.weight).requires_grad_()
+    return differentiated(dict(zip(names, net(points).unbind(-1), strict=True)), points)
+
+
+def differentiated(values: Mapping[str, Tensor], points: Tensor) -> Callable[[str, int, int], Tensor]:
+    """The same of any values ``(...)`` that were computed from points ``(..., 2)``, each from its own."""
+    known: dict[tuple[str, int, int], Tensor] = {}
 
     def gradient(name: str, m: int, n: int) -> Tensor:
         if (name, m, n) not in known:

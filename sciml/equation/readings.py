@@ -167,10 +167,11 @@ def pointwise(
 
     Raises ``ValueError`` for ``mean_x``, which no derivative at a point determines.
     """
-    return _at_points(expand(e), derivative, params, coords)
+    return evaluated(expand(e), derivative, params, coords)
 
 
-def _at_points(e: Expr, derivative, params, coords):
+def evaluated(e: Expr, derivative, params, coords):
+    """:func:`pointwise` of an expression that is expanded already."""
     if isinstance(e, Number):
         return e.value
     if isinstance(e, Param):
@@ -185,7 +186,7 @@ def _at_points(e: Expr, derivative, params, coords):
         return derivative(inner.name, m, n)
     if not isinstance(e, Apply) or inner is not e or e.op == "mean_x":
         raise ValueError(f"{e} is a mean over x: it has no pointwise reading")
-    args = [_at_points(a, derivative, params, coords) for a in e.args]
+    args = [evaluated(a, derivative, params, coords) for a in e.args]
     if e.op == "add":
         return sum(args)
     if e.op == "mul":

@@ -6,32 +6,39 @@ Positions are ``(..., 2)`` [x, y] in units of the box; an encoding gives ``(...,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from sciml.fill import nyquist
 from sciml.grid import Grid
+from sciml.nn.jets import Jet, concatenated, cosine, reciprocal, sine
 
 Function = Callable[[Tensor], Tensor]
 
 
 # -- encodings of position -------------------------------------------------------------------------------------------
 class Coordinates(nn.Module):
-    """Coordinates from ``-reach`` to ``reach`` across the box, as published. Not periodic."""
+    """Coordinates from ``-reach`` to ``reach`` across the box, as published (x alone if it has one row). Not periodic."""
 
     origin: Tensor
     length: Tensor
 
-    def __init__(self, grid: Grid, reach: float = math.pi, width: int = 2):
+    def __init__(self, grid: Grid, reach: float = math.pi, width: int | None = None):
         super().__init__()
-        self.reach, self.width = reach, width
-        self.register_buffer("origin", torch.tensor([grid.x0, grid.y0], dtype=torch.float64, device=grid.device))
-        self.register_buffer("length", torch.tensor([grid.Lx, grid.Ly], dtype=torch.float64, device=grid.device))
+        self.dims = 2 if grid.ny > 1 else 1
+        self.reach, self.width = reach, self.dims if width is None else width
+        origin, length = torch.tensor([[grid.x0, grid.y0], [grid.Lx, grid.Ly]], dtype=torch.float64, device=grid.device)
+        self.register_buffer("origin", origin[: self.dims])
+        self.register_buffer("length", length[: self.dims])
 
     def forward(self, positions: Tensor) -> Tensor:
-        return self.reach * (2 * (positions - self.origin) / self.length - 1)
+        return self.reach * (2 * (positions[..., : self.dims] - self.origin) / self.length - 1)
+
+    def jet(self, positions: Jet) -> Jet:
+        """The encoding of the jet of a position."""
+        return (positions[: self.dims] + -self.origin) * (2 * self.reach / self.length) + -self.reach
 
 
 def equal(numbers: Tensor) -> Tensor:
@@ -54,7 +61,7 @@ class Waves(Coordinates):
         if numbers.ndim != 2 or numbers.shape[1] != 2 or not len(numbers):
             raise ValueError(f"wave numbers must have the shape (j, 2), j at least 1, got {tuple(numbers.shape)}")
         super().__init__(grid, width=2 * len(numbers))
-        self.register_buffer("numbers", numbers.to(self.origin))
+        self.register_buffer("numbers", numbers[:, : self.dims].to(self.origin))
         self.amplitude = amplitude
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -62,10 +69,56 @@ class Waves(Coordinates):
         amplitude = self.amplitude(self.numbers).to(phase)
         return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1)
 
+    def jet(self, positions: Jet) -> Jet:
+        phase, amplitude = super().jet(positions).linear(self.numbers), self.amplitude(self.numbers)
+        return concatenated([phase.apply(cosine) * amplitude, phase.apply(sine) * amplitude])
+
 
 def periodic(grid: Grid) -> Waves:
-    """Cosines and sines of ``2 pi x / Lx`` and ``2 pi y / Ly``: what follows is exactly periodic."""
-    return Waves(grid, torch.eye(2))
+    """Cosines and sines of ``2 pi x / Lx`` and ``2 pi y / Ly`` (in one dimension of the former only): what follows is
+    exactly periodic."""
+    return Waves(grid, torch.eye(2)[: 2 if grid.ny > 1 else 1])
+
+
+class Harmonics(nn.Module):
+    r"""Real spherical harmonics of degrees 1 to ``degree`` of unit vectors ``(..., 3)``, ``(..., (degree + 1)^2 - 1)``,
+    with mean squares 1 over the sphere (Russwurm et al. 2024, ICLR).
+
+    They are polynomials in x, y, z: :math:`\Re, \Im (x + i y)^m` times derivatives of Legendre polynomials of z.
+    """
+
+    origin: Tensor
+
+    def __init__(self, degree: int = 1):
+        super().__init__()
+        if degree < 1:
+            raise ValueError(f"the degree must be at least 1, got {degree}")
+        self.degree, self.width = degree, (degree + 1) ** 2 - 1
+        self.register_buffer("origin", torch.zeros(3, dtype=torch.float64))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return self.jet(Jet(positions[None], 2, 0)).c[0]
+
+    def jet(self, positions: Jet) -> Jet:
+        x, y, z = (positions[i : i + 1] for i in range(3))
+        one = Jet(torch.zeros_like(x.c).index_fill(0, torch.tensor([0], device=x.c.device), 1.0), x.dims, x.order)
+        real, imaginary, found = one, one * 0.0, []
+        for m in range(self.degree + 1):
+            for n, legendre in zip(range(m, self.degree + 1), derivatives_of_legendre(z, one, m), strict=False):
+                norm = math.sqrt((2 * n + 1) * (2 if m else 1) * math.factorial(n - m) / math.factorial(n + m))
+                if n:
+                    found += [legendre * real * norm] + ([legendre * imaginary * norm] if m else [])
+            real, imaginary = x * real + y * imaginary * -1.0, x * imaginary + y * real
+        return concatenated(found)
+
+
+def derivatives_of_legendre(z: Jet, one: Jet, m: int) -> Iterator[Jet]:
+    """``d^m P_n / dz^m`` for n from m on: ``(n - m + 1) P_(n+1) = (2 n + 1) z P_n - (n + m) P_(n-1)``."""
+    before, now, n = one * 0.0, one * float(math.prod(range(1, 2 * m, 2))), m
+    while True:
+        yield now
+        before, now = now, (z * now * float(2 * n + 1) + before * -float(n + m)) * (1 / (n - m + 1))
+        n += 1
 
 
 class Kernels(Coordinates):
@@ -81,8 +134,8 @@ class Kernels(Coordinates):
     def __init__(self, grid: Grid, kernels: int, channels: int, tones: tuple[float, float], overlap: float, seed: int):
         super().__init__(grid, reach=0.5, width=kernels + channels)
         draw, low, high = torch.Generator().manual_seed(seed), *map(math.log2, tones)
-        even = torch.quasirandom.SobolEngine(2, scramble=True, seed=seed).draw(kernels).to(self.origin)
-        size = overlap * math.sqrt(grid.Lx * grid.Ly / kernels) / self.length
+        even = torch.quasirandom.SobolEngine(self.dims, scramble=True, seed=seed).draw(kernels).to(self.origin)
+        size = overlap * float(self.length.prod() / kernels) ** (1 / self.dims) / self.length
         self.centres, self.log_sizes = nn.Parameter(even - 0.5), nn.Parameter(size.log().repeat(kernels, 1))
         self.sums, self.mix = linear(kernels, channels, kernels**-0.5, draw), linear(channels, channels, 1.0, draw)
         self.register_buffer("tones", torch.logspace(low, high, channels, 2, dtype=torch.float64))
@@ -93,6 +146,17 @@ class Kernels(Coordinates):
         waves = torch.sin(kernel[..., None] * self.tones + phase) - phase.sin()
         mixed = self.mix(torch.einsum("...ic,ci->...c", waves, self.sums.weight))
         return torch.cat([kernel, torch.sin(self.tones * mixed)], -1)
+
+    def jet(self, positions: Jet) -> Jet:
+        place = super().jet(positions)
+        chord = (Jet(place.c[..., None, :], place.dims, place.order) + -self.centres) * math.pi
+        square = chord.apply(sine) * (1 / (math.pi * self.log_sizes.exp()))
+        kernel = ((square * square).sum() + 1.0).apply(reciprocal)
+        waves = (kernel * self.tones + self.sums.bias).apply(sine) + -self.sums.bias.sin()
+        kernel = Jet(kernel.c[..., 0], place.dims, place.order)
+        mixed = Jet((waves.c * self.sums.weight.T).sum(-2), place.dims, place.order)
+        mixed = mixed.linear(self.mix.weight, self.mix.bias) * self.tones
+        return concatenated([kernel, mixed.apply(sine)])
 
 
 def linear(inputs: int, outputs: int, bound: float, draw: torch.Generator) -> nn.Linear:
