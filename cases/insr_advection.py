@@ -2,12 +2,12 @@ r"""A Gaussian pulse carried along by a neural field, the first test of neural-f
 
     u_t + v u_x = 0,  v = 0.25,  -2 <= x <= 2,  u = exp(-(x + 1.5)^2 / 0.02) at t = 0, until t = 12
 
-Exact is the pulse at x = 1.5. The weights of a small sine network move along the tangent space by an adaptive Runge-Kutta
-method. Chen et al. (2023, ICML) fit the network anew at each step of 0.05 s by the midpoint rule, which alone leaves an
-error of 5.3e-2, with Adam: --method adam --boundary penalty does that (about an hour on one core).
+Exact is the pulse at x = 1.5. The weights of a small sine network move along the tangent space by an adaptive
+Runge-Kutta method. Chen et al. (2023, ICML) fit the network anew at each step of 0.05 s, by the midpoint rule, which
+alone leaves an error of 5.3e-2, and Adam: --method adam --boundary penalty does that (hours on one core).
 
 Beside it the spectral solver, and central differences in space with the midpoint rule, of as many numbers.
-Expected: error (L2, relative) 1e-5 with 345 weights. Run time on one core: quick 10 s, default 20 s, full 1 minute.
+Expected: error (L2, relative) 1e-5 with 361 weights. Run time on one core: quick 10 s, default 20 s, full 1 minute.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """

@@ -3,11 +3,11 @@ r"""Phases and their fronts by a neural field.
     u_t = kappa u_xx + u - u^3,  kappa = 5e-3,  0 <= x < 2 pi, until t = 4, from
     u = tanh(2 sin x) / 3 - exp(-23.5 (x - pi/2)^2) + exp(-27 (x - 4.2)^2) + exp(-38 (x - 5.4)^2)
 
-The weights of a small sine network move along the tangent space by an adaptive Runge-Kutta method. Truth is the spectral
-solver on a fine grid. Berman and Peherstorfer (2023, NeurIPS) report errors over space and time of 1.7e-5 (776 s on a
-GPU) and 5.3e-5 (63 s), global networks 4e-4 and more. Beside it the spectral solver.
+The weights of a small sine network move along the tangent space by an adaptive Runge-Kutta method. Truth is the
+spectral solver on a fine grid. Berman and Peherstorfer (2023, NeurIPS) report errors over space and time of 1.7e-5
+(776 s on a GPU) and 5.3e-5 (63 s), global networks 4e-4 and more. Beside it the spectral solver.
 
-Expected: 3e-5 over space and time with 345 weights. Run time on one core: quick 15 s, default 30 s, full 3 minutes.
+Expected: 3e-5 over space and time with 361 weights. Run time on one core: quick 15 s, default 30 s, full 3 minutes.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """

@@ -2,11 +2,11 @@ r"""A steepening front by a neural field.
 
     u_t + u u_x = nu u_xx,  nu = 1e-3,  -1 <= x < 1,  u = (1 - x^2) exp(-30 (x + 0.5)^2) at t = 0, until t = 4
 
-The weights of a small sine network move along the tangent space by an adaptive Runge-Kutta method. Truth is the spectral
-solver on a fine grid. Berman and Peherstorfer (2023, NeurIPS) report errors over space and time of 6.1e-5 (2378 s on a
-GPU) and 2.1e-4 (188 s), global networks 5e-4 and more. Beside it the spectral solver.
+The weights of a small sine network move along the tangent space by an adaptive Runge-Kutta method. Truth is the
+spectral solver on a fine grid. Berman and Peherstorfer (2023, NeurIPS) report errors over space and time of 6.1e-5
+(2378 s on a GPU) and 2.1e-4 (188 s), global networks 5e-4 and more. Beside it the spectral solver.
 
-Expected: 1e-4 over space and time with 345 weights. Run time on one core: quick 40 s, default 4 minutes, full 15 minutes.
+Expected: 1e-4 over space and time with 361 weights. Run time on one core: quick 40 s, default 4 minutes, full 15.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """

@@ -2,10 +2,10 @@ r"""Two-layer quasi-geostrophic flow by a neural field: ten days from a smooth f
 
     q_i_t + J(psi_i, q_i) + mean-flow, beta and drag terms = 0,  q_i = lap psi_i + S_ij psi_j
 
-The configuration `eddy` (a mean flow of 0.025 m/s above, beta, bottom drag), without its small-scale filter, from eddies as
-large as half the box in the upper layer. One sine network gives both streamfunctions; least squares in PV move its
-weights (after Du & Zaki 2021, PRE 104, 045303). Truth is the spectral solver with 64 x 64 x 2 points; beside it the same
-with as many numbers as the network has weights.
+The configuration `eddy` (a mean flow of 0.025 m/s above, beta, bottom drag), without its small-scale filter, from
+eddies as large as half the box in the upper layer. One sine network gives both streamfunctions; least squares in PV
+move its weights (after Du & Zaki 2021, PRE 104, 045303). Truth is the spectral solver with 64 x 64 x 2 points; beside
+it the same with as many numbers as the network has weights.
 
 Expected (PV of both layers, L2, relative): 2e-3 after ten days with 658 weights, a twelfth of the truth's numbers.
 Run time on one core: quick 20 s, default 1.5 minutes, full 8 minutes.

@@ -2,9 +2,9 @@ r"""A Rossby-Haurwitz wave on the turning sphere by a neural field.
 
     u_t = (omega + 2 Omega sin(lat)) v,  v_t = -(omega + 2 Omega sin(lat)) u  up to a gradient,  omega = lap psi
 
-in units of the radius and of days (Omega = 2 pi). The wave of Haurwitz (1940, J. Mar. Res. 3, 254), four crests around the
-pole, turns at a constant rate without change: exact for the nonlinear equation, once around in 29.6 days. The streamfunction
-is a network of spherical harmonics of unit vectors (Russwurm et al. 2024, ICLR): no pole problem, no mesh.
+in units of the radius and of days (Omega = 2 pi). The wave of Haurwitz (1940, J. Mar. Res. 3, 254), four crests around
+the pole, turns at a constant rate without change: exact for the nonlinear equation, once around in 29.6 days. The
+streamfunction is a network of spherical harmonics of unit vectors (Russwurm et al. 2024, ICLR): no pole, no mesh.
 
 Beside it a spectral solver with as many numbers (harmonics up to a degree, on Gaussian latitudes), which holds the wave
 exactly. Errors are of velocity. Expected: 1e-5 after one day with 297 weights, 1e-4 after a turn of 29.6 days. Run time
@@ -66,7 +66,7 @@ def wave(days: float):
 
 
 def spectral(degree: int, days: float, dt: float = 0.02) -> neural.Row:
-    """The vorticity equation for coefficients of harmonics, by projection on Gaussian nodes and a fourth-order method."""
+    """The vorticity equation for coefficients of harmonics, projected on Gaussian nodes, by a fourth-order method."""
     domain, harmonics = Sphere(), Harmonics(degree)
     x, weight = domain.nodes(2 * (3 * degree // 2 + 2) ** 2, torch.Generator())
     jet, sin_lat = harmonics.jet(domain.jet(x, 2)), x[:, 2]
@@ -112,16 +112,16 @@ def run(o: Options) -> None:
     }
     radians = torch.deg2rad(torch.from_numpy(lat))[:, None]
     points = unit_vectors(torch.deg2rad(torch.from_numpy(lon)), radians).reshape(-1, 3)
-    velocity = expand(-dy(Field("psi"))), expand(dx(Field("psi")))
-    net = network(o, size)
-    p = neural.Problem(sm.Vorticity(grid=sm.Grid(1)), torch.zeros(1), days, lambda t: exact(step, points, t), sm.rk4, 0.0, name="velocity",
+    none = sm.Vorticity(grid=sm.Grid(1))  # what the others solve
+    p = neural.Problem(none, torch.zeros(1), days, lambda t: exact(step, points, t), sm.rk4, 0.0, name="velocity",
                        time_units="days", axes=axes, weight=radians.cos(), function=wave(0.0))  # fmt: skip
-    step = sm.insr_on_sphere(OMEGA, net, neural.spacing(o, p), neural.method(o, size), shape=SHAPE,
-                             samples=round(size["samples"] * neural.count(net)), iterations=size["iterations"])  # fmt: skip
-    step = replace(step, output=(points, velocity, SHAPE))
-    neural.finish(
-        o, p, step, "insr_sphere", lambda run: [spectral(max(R + 1, round(math.sqrt(run.weights)) - 1), days)]
-    )
+    net = network(o, size)
+    samples = round(size["samples"] * neural.count(net))
+    step = sm.insr_on_sphere(OMEGA, net, neural.spacing(o, p), neural.method(o, size), samples=samples,
+                             iterations=size["iterations"])  # fmt: skip
+    step = replace(step, output=(points, (expand(-dy(Field("psi"))), expand(dx(Field("psi")))), SHAPE))
+    degree = max(R + 1, round(math.sqrt(neural.count(net))) - 1)
+    neural.finish(o, p, step, "insr_sphere", lambda run: [spectral(degree, days)])
 
 
 def exact(step: NeuralStep, points: Tensor, days: float) -> Tensor:

@@ -317,9 +317,8 @@ def drift(run: Run, p: Problem) -> float | None:
 
 
 def table(rows: Sequence[Row], results: Mapping[str, Any], p: Problem) -> None:
-    print(
-        f"{'relative error of ' + p.name + ' at t = ' + format(p.end, 'g'):48s}{'numbers':>9s}{'error':>11s}{'time (s)':>10s}"
-    )
+    title = f"relative error of {p.name} at t = {p.end:g}"
+    print(f"{title:48s}{'numbers':>9s}{'error':>11s}{'time (s)':>10s}")
     for r in rows:
         print(f"{r.name:48s}{r.numbers:9d}{r.error:11.2e}{r.seconds:10.2f}")
     print(f"neural field: start {results['fit_error']:.1e} ({results['fit_seconds']:.1f} s), over all times "

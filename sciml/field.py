@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sciml.fill import Interpolator
 from sciml.grid import Grid
-from sciml.nn.encodings import Coordinates, Function, Kernels, Waves, equal, linear, periodic
+from sciml.nn.encodings import Coordinates, Function, Harmonics, Kernels, Waves, equal, linear, periodic
 from sciml.nn.jets import TANH, Activation, Jet, sines
 
 Encoding = Callable[[Grid], "Coordinates"]
@@ -28,14 +28,14 @@ Constraint = Callable[[Jet, Jet], Jet]
 class NeuralField(nn.Module):
     """Positions ``(..., 2)`` -> values ``(..., outputs)``: an encoding, layers ``activation(W z + b)``, a linear head.
 
-    Weights are uniform up to ``bounds`` at first, by default torch's ``n^(-1/2)`` for n inputs. A ``constraint`` makes of
-    what the head gives at a position what the field is there, such as :func:`dirichlet`.
+    Weights are uniform up to ``bounds`` at first, by default torch's ``n^(-1/2)`` for n inputs. A ``constraint`` such
+    as :func:`dirichlet` makes the field of what the head gives.
     """
 
     constraint: Constraint | None = None
 
     def __init__(
-        self, encoding: Coordinates, widths: Sizes, outputs: int, seed: int,
+        self, encoding: Coordinates | Harmonics, widths: Sizes, outputs: int, seed: int,
         activation: Activation = TANH, bounds: Sequence[float] = (),
     ):  # fmt: skip
         super().__init__()
@@ -66,7 +66,8 @@ class NeuralField(nn.Module):
         What goes into and comes out of every linear layer, the head last, is added to ``taps``.
         """
         z, taps = self.encoding.jet(positions), [] if taps is None else taps
-        for layer in (*self.layers, self.head):
+        layers: list[nn.Linear] = [*self.layers, self.head]  # type: ignore[list-item]
+        for layer in layers:
             x, z = z, z.linear(layer.weight, layer.bias)
             taps.append((x.c, z.c))
             z = z if layer is self.head else z.apply(self.activation.series)

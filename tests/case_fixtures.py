@@ -14,7 +14,7 @@ import pytest
 from tests import ROOT
 
 FOLDER = ROOT / "cases"
-HELPERS = ("common", "methods")
+HELPERS = ("common", "methods", "neural")
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
@@ -24,7 +24,14 @@ SHORT = {
     "altimetry_map": "--nx 24 --points 12 --days 4",
     "medida_ks": "--nx 96 --samples 8 --case 1 --sweep 1",
     "medida_qg": "--nx 16 --samples 4 --leads 1 --spin-up 0.3",
+    "insr_advection": "--width 6 --iterations 40 --end 1",
+    "insr_taylor_green": "--width 6 --depth 2 --iterations 40 --end 1 --epsilon 1e-6",
+    "insr_burgers": "--width 6 --iterations 20 --end 0.2 --nu 0.02",
+    "insr_allen_cahn": "--width 6 --iterations 30 --end 0.4",
+    "insr_qg": "--width 6 --depth 2 --iterations 20 --days 1",
+    "insr_sphere": "--width 4 --iterations 30 --days 0.2",
 }
+NEURAL = "fields.nc state.safetensors error.png fields.png summary.json"
 PROMISED = {
     "qg_two_layer": "fields.nc diagnostics.nc pv.png spectra.png budget.png energy.png summary.json",
     "qg_assimilate": "analysis.nc departures.nc maps.png error.png forecast.png error_spectra.png ranks.png "
@@ -33,6 +40,7 @@ PROMISED = {
     "lorenz96": "table.nc errors.png summary.json",
     "medida_ks": "discovery_1.json table.nc coefficients.png path.png error.png summary.json",
     "medida_qg": "discovery.json increments.nc increments.png coefficients.png path.png forecast.png summary.json",
+    **{name: NEURAL for name in CASES if name.startswith("insr_")},
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }
 QG = SHORT["qg_two_layer"].split()

@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import sys
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
@@ -35,8 +36,9 @@ def test_help_explains_every_option_with_its_unit(case, call):
     assert " ".join(module.__doc__.split()) in text
     for word in ("Expected", "Run time", r"\b(19|20)\d\d\b"):
         assert re.search(word, module.__doc__), "the docstring gives a reference, expected numbers and the run time"
-    body = [n for f in (module, import_module("common")) for n in ast.walk(ast.parse(Path(f.__file__).read_text()))]
-    body = [line for n in body if isinstance(n, ast.ClassDef) and n.name in ("Options", "Common") for line in n.body]
+    classes = {c.__name__: sys.modules[c.__module__] for c in module.Options.__mro__[:-1]}
+    body = [n for f in classes.values() for n in ast.walk(ast.parse(Path(f.__file__).read_text()))]
+    body = [line for n in body if isinstance(n, ast.ClassDef) and n.name in classes for line in n.body]
     told = {a.target.id: b.value.value for a, b in pairwise(body)
             if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)}  # fmt: skip
     for field in fields(module.Options):

@@ -19,12 +19,13 @@ from sciml.insr.tangent import tangent
 
 def insr(
     equation: Equation, net: NeuralField, dt: float, method: Advance | None = None, *,
-    form: Callable[..., System] = strong, samples: int | None = None, domain: Domain | None = None, iterations: int = 300,
+    form: Callable[..., System] = strong, samples: int | None = None, domain: Domain | None = None,
+    iterations: int = 300,
 ) -> NeuralStep:  # fmt: skip
-    """A neural field as the spatial discretisation of an equation (Chen et al. 2023, ICML): no mesh and no training data.
+    """A neural field as the spatial discretisation of an equation: no mesh, no training data (Chen et al. 2023, ICML).
 
-    ``init`` fits the network to a start, calls advance its weights by ``dt``, ``read`` samples what the equation steps on
-    its grid, and ``sample`` any expression anywhere. The field is periodic where the network's encoding is.
+    ``init`` fits the network to a start, calls advance its weights by ``dt``, ``read`` samples what the equation
+    steps on its grid, ``sample`` any expression anywhere. The field is periodic where the network's encoding is.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ def stratified(n: int, generator: torch.Generator) -> Tensor:
 class Box:
     """The box of a grid, in one dimension where it has one row; positions are [x, y].
 
-    ``graded`` maps coordinates x from 0 to 1 to others with the slope ``graded(x)[1]``, for more nodes where they matter.
+    ``graded`` maps coordinates x from 0 to 1 to others, and gives its slope: more nodes where they matter.
     """
 
     grid: Grid

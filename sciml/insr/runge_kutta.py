@@ -76,9 +76,7 @@ def implicit_slopes(tableau: Tableau, f: Slope, total, theta: Tensor, t: float, 
         slopes = new
         if change < 1e-10 or before / 2 < change < 1e-7:
             return slopes
-    raise FloatingPointError(
-        f"the stages of an implicit method did not converge (change {change:.1g}); use a smaller dt"
-    )
+    raise FloatingPointError(f"the stages of an implicit method still change by {change:.1g}; use a smaller dt")
 
 
 def adapted(
@@ -103,7 +101,5 @@ def adapted(
         factor = min(max(0.9 * error**-power, 0.2), 5.0) if error == error else 0.2
         h = max(h, factor * length) if last and error <= 1 else factor * length
         if t < end and h < least:
-            raise FloatingPointError(
-                f"the weights cannot be stepped at t = {t:.6g} with any step; use a larger epsilon"
-            )
+            raise FloatingPointError(f"no step is short enough at t = {t:.6g}; use a larger epsilon or tolerance")
     return theta, h

@@ -115,7 +115,7 @@ def strong(equation: Equation) -> System:
     """
     if equation.tendencies or equation.noise is not None or equation.filter is not None:
         raise ValueError("a neural field reads terms: leave out tendencies given as functions, noise and filter")
-    by, right = primitives(equation), dict.fromkeys(equation.prognostic, Number(0.0))
+    by, right = primitives(equation), dict.fromkeys(equation.prognostic, wrap(0.0))
     for term in equation.terms:
         right[term.field] = right[term.field] + substituted(term.expr, by)
     return with_params(outputs(equation), by.values(), right.values(), equation.params, fixed_fields(equation))

@@ -31,8 +31,8 @@ def weights(net: NeuralField) -> Tensor:
 
 
 def put(net: NeuralField, theta: Tensor) -> NeuralField:
-    """The network, its weights replaced."""
-    vector_to_parameters(theta, net.parameters())
+    """The network, its weights replaced by copies."""
+    vector_to_parameters(theta.clone(), net.parameters())
     return net
 
 

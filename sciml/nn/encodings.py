@@ -20,7 +20,7 @@ Function = Callable[[Tensor], Tensor]
 
 # -- encodings of position -------------------------------------------------------------------------------------------
 class Coordinates(nn.Module):
-    """Coordinates from ``-reach`` to ``reach`` across the box, as published (x alone if it has one row). Not periodic."""
+    """Coordinates from ``-reach`` to ``reach`` across the box, as published (of one row: x alone). Not periodic."""
 
     origin: Tensor
     length: Tensor

@@ -148,7 +148,7 @@ def tanh(z: Tensor, order: int) -> list[Tensor]:
     """From ``f' = 1 - f^2``, coefficient by coefficient."""
     f = [torch.tanh(z)]
     for p in range(order):
-        square = sum(f[i] * f[p - i] for i in range(p + 1))
+        square = torch.stack([f[i] * f[p - i] for i in range(p + 1)]).sum(0)
         f.append(((1.0 if p == 0 else 0.0) - square) / (p + 1))
     return f
 
