@@ -3,12 +3,13 @@ r"""A Rossby-Haurwitz wave on the turning sphere by a neural field.
     u_t = (omega + 2 Omega sin(lat)) v,  v_t = -(omega + 2 Omega sin(lat)) u  up to a gradient,  omega = lap psi
 
 in units of the radius and of days (Omega = 2 pi). The wave of Haurwitz (1940, J. Mar. Res. 3, 254), four crests around
-the pole, turns at a constant rate without change: exact for the nonlinear equation, once around in 29.6 days. The
+the pole, turns at a constant rate without change: exact for the nonlinear equation, by a wavelength in 7.4 days. The
 streamfunction is a network of spherical harmonics of unit vectors (Russwurm et al. 2024, ICLR): no pole, no mesh.
 
 Beside it a spectral solver with as many numbers (harmonics up to a degree, on Gaussian latitudes), which holds the wave
-exactly. Errors are of velocity. Expected: 1e-5 after one day with 297 weights, 1e-4 after a turn of 29.6 days. Run time
-on one core: quick 10 s, default 2 minutes, full 5 minutes.
+exactly. Errors are of velocity. The wave is unstable: any error grows by e in 2.3 days, in the spectral solver as well,
+so that a network's 3e-6 is 1e-2 after two weeks. Expected: 2e-5 after a day, 2e-4 after 7.4 days with 297 weights. Run
+time on one core: quick 10 s, default 1 minute, full 3 minutes.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """
@@ -51,7 +52,7 @@ class Options(neural.Neural):
     degree: int = 5
     """Highest degree of the harmonics that the network sees."""
     days: float | None = None
-    """Length of the run in days (default: 29.6, once around; with the preset quick 1)."""
+    """Length of the run in days (default: 7.4, one wavelength; with the preset quick 1)."""
 
 
 def wave(days: float):
@@ -100,8 +101,8 @@ def network(o: Options, size: dict[str, Any]) -> NeuralField:
 
 
 def run(o: Options) -> None:
-    size, turn = neural.chosen(o, SIZES[o.preset]), 2 * math.pi / RATE
-    days = o.days if o.days is not None else 1.0 if o.preset == "quick" else turn
+    size = neural.chosen(o, SIZES[o.preset])
+    days = o.days if o.days is not None else 1.0 if o.preset == "quick" else 2 * math.pi / RATE / R
     if not (0 < days <= 100 and 1 <= o.degree <= 12):
         raise Refused("--days must be from 0 to 100, --degree from 1 to 12")
     lat, lon = (np.arange(n) for n in SHAPE)

@@ -29,7 +29,7 @@ from sciml.insr.systems import momentum
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": dict(omega=1.0, iterations=60),
-    "default": dict(omega=1.0, iterations=300),
+    "default": dict(omega=1.0, iterations=600),
     "full": dict(omega=1.0, iterations=1000, tolerance=1e-7),
 }
 
