@@ -369,11 +369,19 @@ def lines(p: Problem, run: Run):
     return figure
 
 
+def when(p: Problem, t: float) -> str:
+    """A time with its unit; long times in days."""
+    if p.time_units == "s" and t > 1e5:
+        return f"{t / 86400:.3g} days"
+    return f"{t:.3g}" + ("" if p.time_units == "1" else f" {p.time_units}")
+
+
 def maps(p: Problem, run: Run):
     """Truth, neural field and error at the end, a row for each component."""
     import cmocean  # noqa: F401
 
-    (y_name, y), (x_name, x) = ((n, a.values) for n, a in p.coords().items())
+    places = xr.Dataset(coords=p.coords())
+    (y, y_label), (x, x_label) = (plot.length_axis(places, n) for n in p.coords())  # type: ignore[arg-type]
     truth, found = p.seen(p.equation, p.truth(run.times[-1])).numpy(), run.fields[-1].numpy()
     figure, axes = plot.pyplot().subplots(
         len(truth), 3, figsize=(12, 3.6 * len(truth)), squeeze=False, layout="constrained"
@@ -383,6 +391,8 @@ def maps(p: Problem, run: Run):
         for ax, values, limit, title in zip(row, (a, b, b - a), (top, top, np.abs(b - a).max() or 1.0),
                                             ("truth", "neural field", "error"), strict=True):  # fmt: skip
             mesh = ax.pcolormesh(x, y, values, cmap="cmo.balance", vmin=-limit, vmax=limit, rasterized=True)
-            ax.set(aspect="equal", xlabel=x_name, ylabel=y_name, title=f"{p.name}, {title}, t = {run.times[-1]:.3g}")
-            figure.colorbar(mesh, ax=ax)
+            ax.set(
+                aspect="equal", xlabel=x_label, ylabel=y_label, title=f"{p.name}, {title}, t = {when(p, run.times[-1])}"
+            )
+            figure.colorbar(mesh, ax=ax, label=plot.unit(xr.DataArray(attrs={"units": p.units})).strip(" ()"))
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from sciml.insr.domain import Box, Domain, Sphere, unit_vectors
 from sciml.insr.step import Advance, NeuralStep, Source
 from sciml.insr.systems import Derivative, System, primitives, rotating_sphere, series, strong
 from sciml.insr.tangent import tangent
+from sciml.insr.weights import weights
 
 
 def insr(
@@ -90,4 +92,5 @@ def built(
     if samples * len(system.left) < P:
         raise ValueError(f"{samples} samples of {len(system.left)} rows do not fix {P} weights: use at least "
                          f"{math.ceil(1.5 * P / len(system.left))}, or a smaller network")  # fmt: skip
-    return NeuralStep(system, net, domain, dt, method or tangent(), samples, source, output, iterations)
+    own = deepcopy(net)  # whose weights are replaced at each step
+    return NeuralStep(system, own, domain, dt, method or tangent(), samples, source, output, iterations, weights(net))

@@ -18,7 +18,7 @@ from sciml.field import NeuralField, differentiated
 from sciml.insr.domain import Domain
 from sciml.insr.solve import Fit, levenberg_marquardt
 from sciml.insr.systems import Derivative, System, depth
-from sciml.insr.weights import jacobian, put, weights
+from sciml.insr.weights import jacobian, put
 from sciml.nn.jets import Jet
 from sciml.rollout import BlowUp
 from sciml.step import State
@@ -37,8 +37,8 @@ class NeuralStep:
     """Made by :func:`~sciml.insr.insr`; see there.
 
     ``memory`` of its states holds the scale of each output of the network, and the notes of the last step: the relative
-    residual of its least squares, the length of the next part of a step, and evaluations made. All of ``net`` is in the
-    state; its own weights are the first guess of :meth:`init`.
+    residual of its least squares, the length of the next part of a step, and evaluations made. The weights that ``net``
+    has itself never matter.
     """
 
     system: System
@@ -50,8 +50,9 @@ class NeuralStep:
     source: Source
     output: tuple[Tensor, tuple[Expr, ...], tuple[int, ...]]
     """positions, expressions and shape of what :meth:`read` gives"""
-    iterations: int = 300
-    start: Tensor | None = None
+    iterations: int
+    start: Tensor
+    """weights that :meth:`init` begins with"""
 
     # -- the three functions of a step -------------------------------------------------------------------------------
     def init(self, fields: Tensor | Callable[[Tensor], Tensor], time: float = 0.0, seed: int = 0) -> State:
@@ -69,8 +70,7 @@ class NeuralStep:
         if not bool(torch.isfinite(u).all()):
             raise ValueError("the start is not finite everywhere")
         scale = size(u)
-        start = self.start if self.start is not None else weights(self.net)
-        fit = self.fitted(start, u, rows, x, root, coords, scale)
+        fit = self.fitted(self.start, u, rows, x, root, coords, scale)
         notes = fit.theta.new_tensor([fit.error, self.dt, fit.iterations])
         return State(fit.theta, float(time), (scale, notes), generator.get_state())
 
