@@ -1,0 +1,103 @@
+"""Cases of neural-field stepping: going on after an interruption, the solvers beside, what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from importlib import import_module
+
+import pytest
+import torch
+
+import sciml as sm
+from sciml.files import load_tensors
+from tests.case_fixtures import refused, stopping
+from tests.conftest import relative
+
+SHORT = ["--preset", "quick", "--width", "6", "--iterations", "30", "--end", "1"]
+
+
+@pytest.fixture
+def neural():
+    return import_module("neural")
+
+
+def test_a_run_goes_on_where_it_was_interrupted(call, tmp_path, monkeypatch, neural):
+    """To the same weights, bit for bit."""
+    line = [*SHORT, "--out"]
+    assert call(*line, tmp_path / "whole", case="insr_advection").status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(neural, "keep", stopping(neural.keep, 5))
+        assert call(*line, tmp_path / "part", case="insr_advection").status == 130
+    assert call(*line, tmp_path / "part", "--resume", case="insr_advection").status == 0
+    runs = [load_tensors(tmp_path / n / "state.safetensors") for n in ("whole", "part")]
+    assert torch.equal(runs[0][0]["theta"], runs[1][0]["theta"])
+    errors = [json.loads((tmp_path / n / "summary.json").read_text())["results"]["errors"] for n in ("whole", "part")]
+    assert errors[0] == errors[1]
+    assert len(errors[0]) == 25
+
+
+def test_a_run_goes_on_with_its_own_options_only(call, tmp_path):
+    refused(call(*SHORT, "--resume", "--out", tmp_path, case="insr_advection"), "no state in")
+    assert call(*SHORT, "--out", tmp_path, case="insr_advection").status == 0
+    refused(call(*SHORT, "--resume", "--omega", "3", "--out", tmp_path, case="insr_advection"), "another --omega")
+
+
+@pytest.mark.parametrize(
+    ("case", "arguments", "message"),
+    [
+        ("insr_advection", ["--scheme", "nothing"], "there are euler, midpoint, rk4"),
+        ("insr_advection", ["--method", "refit", "--scheme", "rk4"], "there are explicit_euler"),
+        ("insr_advection", ["--step", "0.7"], "go whole times into 0.5"),
+        ("insr_advection", ["--step", "-1"], "go whole times"),
+        ("insr_advection", ["--boundary", "penalty"], "go together"),
+        ("insr_advection", ["--end", "20"], "from 0 to 14 s"),
+        ("insr_advection", ["--samples", "0.3"], "do not fix"),
+        ("insr_advection", ["--width", "0"], "must be positive"),
+        ("insr_burgers", ["--nu", "1e-6"], "finer truth"),
+        ("insr_allen_cahn", ["--kappa", "0"], "finer truth"),
+        ("insr_qg", ["--days", "0"], "from 1 to 100"),
+        ("insr_sphere", ["--degree", "0"], "from 1 to 12"),
+        ("insr_taylor_green", ["--nu", "-1"], "--nu from 0"),
+    ],
+)
+def test_what_cannot_work_is_refused(case, arguments, message, call, tmp_path):
+    refused(call("--preset", "quick", *arguments, "--out", tmp_path, case=case), message)
+
+
+# -- solvers beside --------------------------------------------------------------------------------------------------
+def test_classical_solvers_converge(neural):
+    """Of the Gaussian pulse, which more points resolve better."""
+    case = import_module("insr_advection")
+    p = case.problem(replace(case.Options(), end=1.0))
+    errors = [neural.classical(p, n, 1).error for n in (32, 64, 128)]
+    assert errors[0] > 10 * errors[1] > 100 * errors[2]
+    rows = neural.rivals(p, 64, 1e9)
+    assert rows[0].error == pytest.approx(errors[1])
+    assert rows[1].numbers == 1024, "the finest, with all the time it needs"
+
+
+def test_central_differences_have_the_known_error():
+    """6.6e-2 with 901 points and steps of 0.05 s."""
+    case = import_module("insr_advection")
+    assert case.differences(901, 12.0).error == pytest.approx(6.6e-2, rel=0.03)
+
+
+def test_the_spectral_solver_on_the_sphere_keeps_the_wave():
+    case = import_module("insr_sphere")
+    row = case.spectral(6, 1.0)
+    assert row.numbers == 48
+    assert row.error < 1e-6
+
+
+def test_vortices_of_two_scales_have_no_mean():
+    case = import_module("insr_taylor_green")
+    grid = sm.Grid(96, 96, Lx=2.0, Ly=2.0, x0=-1.0, y0=-1.0)
+    omega = case.vortices(grid)
+    assert float(omega.mean().abs()) < 1e-12
+    eq = sm.Vorticity(grid=grid)
+    u, v = case.velocity(eq, -sm.taylor_green(grid))
+    assert relative(u, torch.cos(math.pi * grid.x) * torch.sin(math.pi * grid.y)) < 1e-12
+    assert relative(v, -torch.sin(math.pi * grid.x) * torch.cos(math.pi * grid.y)) < 1e-12
+    assert float((u**2 + v**2).mean()) == pytest.approx(2 * case.energy(eq, -sm.taylor_green(grid)))
