@@ -77,8 +77,8 @@ def problem(o: Options) -> neural.Problem:
 
 
 def run(o: Options) -> None:
-    if not 0 < o.end <= 14:
-        raise Refused(f"--end must be from 0 to 14 s, when the pulse meets the wall, got {o.end:g}")
+    if not 0 < o.end <= (1000 if o.boundary == "periodic" else 13):
+        raise Refused(f"--end must be from 0 to 1000 s, with walls to 13 s, when the pulse is near, got {o.end:g}")
     if (o.boundary == "penalty") != (o.method == "adam"):
         raise Refused("--boundary penalty and --method adam go together: least squares have exact boundaries")
     size = dict(SIZES[o.preset])

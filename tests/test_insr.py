@@ -232,6 +232,16 @@ def test_states_are_all_there_is():
     )
 
 
+def test_a_restart_keeps_the_field():
+    _, step, state = burgers()
+    moved = step(state)
+    again = step.restarted(moved)
+    assert again.time == moved.time
+    assert relative(again.z, moved.z) > 1e-3, "weights begin anew"
+    assert relative(step.read(again), step.read(moved)) < 1e-4
+    assert relative(step.read(step(again)), step.read(step(moved))) < 1e-3
+
+
 def test_nodes_that_move_are_drawn_from_the_state():
     eq, _, state = burgers()
     for offsets in (shifted, stratified):

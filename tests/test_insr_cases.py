@@ -52,7 +52,7 @@ def test_a_run_goes_on_with_its_own_options_only(call, tmp_path):
         ("insr_advection", ["--step", "0.7"], "go whole times into 0.5"),
         ("insr_advection", ["--step", "-1"], "go whole times"),
         ("insr_advection", ["--boundary", "penalty"], "go together"),
-        ("insr_advection", ["--end", "20"], "from 0 to 14 s"),
+        ("insr_advection", ["--end", "20", "--boundary", "dirichlet"], "with walls to 13 s"),
         ("insr_advection", ["--samples", "0.3"], "do not fix"),
         ("insr_advection", ["--width", "0"], "must be positive"),
         ("insr_burgers", ["--nu", "1e-6"], "finer truth"),

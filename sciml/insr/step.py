@@ -148,6 +148,20 @@ class NeuralStep:
 
         return levenberg_marquardt(residual, theta, self.iterations)
 
+    def restarted(self, state: State) -> State:
+        """The same field by weights that begin anew, where marching has made them ill-conditioned (Finzi et al. 2023,
+        ICLR): steps become longer, and the field changes by the error of the fit, in the state's notes."""
+        generator = torch.Generator(state.z.device)
+        generator.set_state(state.rng)  # type: ignore[arg-type]
+        x, root = self.nodes(generator)
+        coords, scale = self.coords(x, state.time), state.memory[0]
+        with torch.no_grad():
+            jet = put(self.net, state.z).jet(self.domain.jet(x, self.system.order)) * scale
+            u, rows = jet.c[0].mT, self.system.read(self.system.left, jet, coords)
+        fit = self.fitted(self.start, u, rows, x, root, coords, scale)
+        notes = fit.theta.new_tensor([fit.error, self.dt, fit.iterations])
+        return state._replace(z=fit.theta, memory=(scale, notes))
+
     @property
     def plain(self) -> bool:
         """Whether L(u) = u."""
