@@ -8,8 +8,8 @@ streamfunction is a network of spherical harmonics of unit vectors (Russwurm et 
 
 Beside it a spectral solver with as many numbers (harmonics up to a degree, on Gaussian latitudes), which holds the wave
 exactly. Errors are of velocity. The wave is unstable: any error grows by e in 2.3 days, in the spectral solver as well,
-so that a network's 3e-6 is 1e-2 after two weeks. Expected: 2e-5 after a day, 2e-4 after 7.4 days with 297 weights. Run
-time on one core: quick 10 s, default 1 minute, full 3 minutes.
+so that a network's 3e-6 is 1e-2 after two weeks. Expected: 2e-5 after a day, 2e-4 after 7.4 days with 297 weights.
+Run time on one core: quick 10 s, default 1 minute, full 3 minutes.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """
