@@ -6,8 +6,8 @@ The weights of a small sine network move along the tangent space by an adaptive 
 spectral solver on a fine grid. Berman and Peherstorfer (2023, NeurIPS) report errors over space and time of 6.1e-5
 (2378 s on a GPU) and 2.1e-4 (188 s), global networks 5e-4 and more. Beside it the spectral solver.
 
-Expected, over space and time: 6e-5 to 2e-4 with 361 weights, full 4e-5 to 6e-5 with 609. Run time on one core: quick 40 s,
-default 2 minutes, full 7 minutes.
+Expected, over space and time: 6e-5 to 2e-4 with 361 weights, full 4e-5 to 6e-5 with 609.
+Run time on one core: quick 40 s, default 2 minutes, full 7 minutes.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """
