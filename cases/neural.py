@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, write_summary
+from common import Common, Refused, folder, write_summary
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,7 +21,6 @@ from sciml import plot
 from sciml.data import write_netcdf
 from sciml.field import NeuralField, Siren, dirichlet
 from sciml.files import load_tensors, save_tensors
-from sciml.insr.domain import Domain
 from sciml.insr.refit import SCHEMES, adam, refit
 from sciml.insr.runge_kutta import TABLEAUS
 from sciml.insr.step import Advance, NeuralStep
@@ -79,7 +78,6 @@ class Problem:
     seen: Callable[[sm.Equation, Tensor], Tensor] = lambda eq, fields: fields
     """what errors are of, from the fields that the equation steps"""
     energy: Callable[[sm.Equation, Tensor], float] | None = None
-    domain: Domain | None = None
     name: str = "field"
     units: str = "1"
     time_units: str = "1"
@@ -266,7 +264,7 @@ def solved(o: Neural, p: Problem, size: Mapping[str, Any], name: str, others: Se
     size = chosen(o, size)
     net = siren(o, size, p, len(p.form(p.equation).fields))
     samples = round(size["samples"] * count(net))
-    step = sm.insr(p.equation, net, spacing(o, p), method(o, size), form=p.form, domain=p.domain, samples=samples,
+    step = sm.insr(p.equation, net, spacing(o, p), method(o, size), form=p.form, samples=samples,
                    iterations=size["iterations"])  # fmt: skip
     finish(o, p, step, name, lambda run: [*rivals(p, run.weights, run.fit + run.march), *others])
 
@@ -282,7 +280,8 @@ def spacing(o: Neural, p: Problem) -> float:
 
 def finish(o: Neural, p: Problem, step: NeuralStep, name: str, beside: Callable[[Run], list[Row]]) -> None:
     """March, compare, write."""
-    device(o.device)
+    if o.device == "cuda":
+        raise Refused("--device cuda: neural fields are stepped on the CPU; leave the option out")
     started, out = time.monotonic(), folder(o.out or Path("runs") / name)
     run = marched(o, p, step, out)
     rows = [Row(f"neural field, {run.weights} weights", run.weights, run.errors[-1], run.fit + run.march), *beside(run)]

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from sciml.field import FourierFeatures, NeuralField, Siren, dirichlet
 from sciml.insr.domain import Box, Sphere, shifted, stratified
 from sciml.insr.refit import SCHEMES, adam, semi_lagrangian
 from sciml.insr.runge_kutta import BOGACKI_SHAMPINE, DORMAND_PRINCE, TABLEAUS, adapted
+from sciml.insr.solve import dual, levenberg_marquardt, orthogonal, primal
 from sciml.insr.step import size
 from sciml.insr.systems import momentum, primitives, series, strong
 from sciml.nn.encodings import Coordinates, Harmonics, strongest_waves
@@ -304,6 +306,35 @@ def test_rows_at_rest_are_measured_by_the_others():
     assert size(torch.tensor([[3.0, 4.0], [0.0, 0.0]]).double())[1] == pytest.approx(math.sqrt(12.5))
 
 
+# -- solvers ---------------------------------------------------------------------------------------------------------
+def test_linear_solvers_agree_with_numpys():
+    """With the regularisation as further rows, for more samples than weights and (dual) fewer."""
+    draw = torch.Generator().manual_seed(0)
+    for n, solvers in ((30, (primal, dual, orthogonal)), (7, (dual, orthogonal))):
+        J, f = (torch.randn(n, *k, dtype=torch.float64, generator=draw) for k in ((10,), ()))
+        ridge = math.sqrt(1e-3 * float(J.square().sum()) / 10)
+        rows = np.concatenate([J.numpy(), ridge * np.eye(10)])
+        expected = torch.from_numpy(np.linalg.lstsq(rows, np.append(f.numpy(), np.zeros(10)), rcond=None)[0])
+        for solve in solvers:
+            assert relative(solve(J, f, 1e-3), expected) < 1e-10
+    with pytest.raises(ValueError, match="7 samples do not fix 10"):
+        primal(J, f, 1e-3)
+
+
+def test_nonlinear_least_squares_of_rosenbrock():
+    """Zero at (1, 1), from the usual start."""
+
+    def residual(p):
+        x, y = p
+        r = torch.stack([10 * (y - x**2), 1 - x])
+        return r, torch.tensor([[-20 * float(x), 10.0], [-1.0, 0.0]], dtype=torch.float64)
+
+    fit = levenberg_marquardt(residual, torch.tensor([-1.2, 1.0], dtype=torch.float64), 200, tolerance=1e-12)
+    assert relative(fit.theta, torch.ones(2, dtype=torch.float64)) < 1e-10
+    assert fit.error <= 1e-12
+    assert fit.iterations < 100
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 def test_impossible_settings_are_refused():
     eq = sm.Burgers(grid=LINE, nu=0.05)
@@ -315,6 +346,8 @@ def test_impossible_settings_are_refused():
         "float64": lambda: sm.insr(eq, Siren(LINE, 1, (8,)).float(), 0.1),
         "epsilon must": lambda: sm.insr(eq, net, 0.1, sm.tangent(epsilon=-1.0)),
         "leave out": lambda: sm.insr(sm.TwoLayerQG.preset("eddy", nx=16, filterfac=23.6), Siren(BOX, 2, (8,)), 0.1),
+        "not of Burgers": lambda: momentum(eq),
+        "tendencies given": lambda: momentum(sm.Vorticity(grid=BOX).with_tendency(lambda e, z, t: z)),
         "terms of vorticity": lambda: momentum(sm.Vorticity(grid=BOX, force=torch.zeros(32, 32))),
         "not finite everywhere": lambda: sm.insr(eq, net, 0.1).init(torch.full((1, 1, 64), math.nan)),
         "must give": lambda: sm.insr(eq, net, 0.1).init(lambda x: x),

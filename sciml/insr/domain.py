@@ -55,14 +55,10 @@ def stratified(n: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Box:
-    """The box of a grid, in one dimension where it has one row; positions are [x, y].
-
-    ``graded`` maps coordinates x from 0 to 1 to others, and gives its slope: more nodes where they matter.
-    """
+    """The box of a grid, in one dimension where it has one row; positions are [x, y]."""
 
     grid: Grid
     offsets: Offsets = midpoints
-    graded: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def jet(self, positions: Tensor, order: int) -> Jet:
         return coordinates(positions, 2 if self.grid.ny > 1 else 1, order)
@@ -78,12 +74,9 @@ class Box:
         j, i = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         cell = torch.stack([i, j], -1).reshape(-1, 2).double()
         place = (cell + self.offsets(len(cell), generator)) / torch.tensor([columns, rows])
-        weight = torch.ones(len(cell), dtype=torch.float64)
-        if self.graded is not None:
-            x, weight = self.graded(place[:, 0])
-            place = torch.stack([x, place[:, 1]], -1)
+        weight = torch.full((len(cell),), 1 / len(cell), dtype=torch.float64)
         start, length = torch.tensor([[grid.x0, grid.y0], [grid.Lx, grid.Ly if grid.ny > 1 else 0.0]]).double()
-        return (start + place * length).to(grid.device), (weight / weight.sum()).to(grid.device)
+        return (start + place * length).to(grid.device), weight.to(grid.device)
 
 
 # -- the sphere ------------------------------------------------------------------------------------------------------

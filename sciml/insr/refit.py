@@ -20,7 +20,6 @@ from sciml.insr.weights import jacobian, put, weights
 from sciml.nn.jets import Jet
 from sciml.step import State
 
-Read = Callable[[Jet, float], Tensor]
 Residual = Callable[[Jet], Tensor]
 Scheme = Callable[["Before", float], Residual]
 """``(what is known before, dt) -> residual of the new field's jet (rows, n)``"""

@@ -62,7 +62,7 @@ def subset(solve: Linear, count: int, seed: int) -> Linear:
 
 # -- nonlinear -------------------------------------------------------------------------------------------------------
 class Fit(NamedTuple):
-    """Weights, root mean square of the residual, and iterations."""
+    """Weights, norm of the residual, and iterations."""
 
     theta: Tensor
     error: float
@@ -73,13 +73,13 @@ def levenberg_marquardt(
     residual: Callable[[Tensor], tuple[Tensor, Tensor]], theta: Tensor, iterations: int, tolerance: float = 0.0,
     damping: float = 1e-3, least: float = 1e-15,
 ) -> Fit:  # fmt: skip
-    """Least ``|r(theta)|^2`` of ``residual(theta) -> r (n,), J (n, P)``, until its rms is ``tolerance``.
+    """Least ``|r(theta)|^2`` of ``residual(theta) -> r (n,), J (n, P)``, until ``|r|`` is ``tolerance``.
 
     The damping, relative as everywhere here, is a third after a step that helps and four times after one that does not
     (More 1978); the search ends where damping no longer helps.
     """
     r, J = residual(theta)
-    cost, made = r.square().mean(), 0
+    cost, made = r.square().sum(), 0
     if not bool(torch.isfinite(cost)):
         raise FloatingPointError("the residual at the start of a fit is not finite")
     for made in range(1, iterations + 1):  # noqa: B007
@@ -88,7 +88,7 @@ def levenberg_marquardt(
             try:
                 tried = theta - cholesky_solve(gram, slope, damping)
                 new, jacobian = residual(tried)
-                lower = bool(new.square().mean() < cost)
+                lower = bool(new.square().sum() < cost)
             except FloatingPointError:
                 lower = False
             if lower:
@@ -96,7 +96,7 @@ def levenberg_marquardt(
             damping *= 4
         else:
             break
-        theta, r, J, cost = tried, new, jacobian, new.square().mean()
+        theta, r, J, cost = tried, new, jacobian, new.square().sum()
         damping = max(damping / 3, least)
         if float(cost.sqrt()) <= tolerance:
             break

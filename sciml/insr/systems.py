@@ -113,12 +113,17 @@ def strong(equation: Equation) -> System:
     Raises ``ValueError`` where the equation has tendencies given as functions, noise or a filter, which have no
     pointwise reading.
     """
-    if equation.tendencies or equation.noise is not None or equation.filter is not None:
-        raise ValueError("a neural field reads terms: leave out tendencies given as functions, noise and filter")
+    check_terms(equation)
     by, right = primitives(equation), dict.fromkeys(equation.prognostic, wrap(0.0))
     for term in equation.terms:
         right[term.field] = right[term.field] + substituted(term.expr, by)
     return with_params(outputs(equation), by.values(), right.values(), equation.params, fixed_fields(equation))
+
+
+def check_terms(equation: Equation) -> None:
+    """Refuse what is no term."""
+    if equation.tendencies or equation.noise is not None or equation.filter is not None:
+        raise ValueError("a neural field reads terms: leave out tendencies given as functions, noise and filter")
 
 
 def fixed_fields(equation: Equation) -> Constant | None:
@@ -150,6 +155,9 @@ def momentum(equation: Vorticity) -> System:
     Least squares over the box project the gradient out, so that there is no pressure. The beta term has the curl
     :math:`-\beta v`. The residual is no measure of the error, as the gradient stays in it.
     """
+    check_terms(equation)
+    if not isinstance(equation, Vorticity):
+        raise ValueError(f"the form in velocities is one of Vorticity, not of {type(equation).__name__}; use strong")
     if equation.force is not None or equation.extra:
         raise ValueError("further terms and forces are terms of vorticity; use the strong form")
     psi = Field("psi")
