@@ -1,0 +1,110 @@
+"""What training minimises: errors of maps from fields to fields, and of emulators over several of their own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciml.losses import Loss
+from sciml.surrogate import Learned, Surrogate, Windows
+from sciml.train import Tensors
+
+
+def drawn(seed: int, update: int, n: int, batch: int) -> np.ndarray:
+    """Samples of an update: n of them are used once before any is used again, in an order from ``seed``."""
+    places = np.arange(update * batch, (update + 1) * batch)
+    orders = {e: np.random.default_rng([seed, int(e)]).permutation(n) for e in np.unique(places // n)}
+    return np.array([orders[p // n][p % n] for p in places])
+
+
+def checked(losses: Tensor, update: int, samples: Sequence[int]) -> Tensor:
+    """Their mean; ``FloatingPointError`` that names update and samples where one is not finite."""
+    broken = [int(s) for s, ok in zip(samples, torch.isfinite(losses), strict=True) if not ok]
+    if broken:
+        shown = ", ".join(map(str, broken[:8])) + (" and others" if len(broken) > 8 else "")
+        raise FloatingPointError(
+            f"the loss of update {update} is not finite (samples {shown}): look at these, or use a smaller lr"
+        )
+    return losses.mean()
+
+
+@dataclass
+class Supervised:
+    """The objective of :func:`sciml.train.fit` for pairs of fields ``x (n, inputs, ...) -> y (n, outputs, ...)``.
+
+    The loss is of fields in their own units if ``unscaled``, otherwise of the network's outputs. ``autocast`` computes
+    convolutions in bfloat16. The order of samples follows from ``seed`` and the number of the update.
+    """
+
+    learned: Learned
+    x: Tensor
+    y: Tensor
+    loss: Loss
+    batch: int = 8
+    unscaled: bool = True
+    autocast: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        if len(self.x) != len(self.y) or len(self.x) < self.batch:
+            raise ValueError(f"got {len(self.x)} inputs and {len(self.y)} targets for batches of {self.batch}")
+        inputs, outputs = self.learned.inputs, self.learned.outputs
+        self.inputs = inputs.scaled(self.x).float()
+        self.targets = (self.y if self.unscaled else outputs.scaled(self.y)).float()
+
+    def __call__(self, update: int) -> Tensor:
+        samples = drawn(self.seed, update, len(self.x), self.batch)
+        with torch.autocast(self.inputs.device.type, torch.bfloat16, enabled=self.autocast):
+            out = self.learned.net(self.inputs[samples])
+        out = self.learned.outputs.unscaled(out) if self.unscaled else out
+        return checked(self.loss(out, self.targets[samples]), update, samples)  # type: ignore[arg-type]
+
+    def state(self) -> Tensors:
+        return {}
+
+    def restore(self, state: Tensors) -> None:
+        pass
+
+
+@dataclass
+class Emulation:
+    """The objective of :func:`sciml.train.fit` for emulators: their error over ``ahead(update)`` of their own steps.
+
+    The loss is the mean of those of all steps, of fields in units of their standard deviations. Each stretch is shifted
+    at random around the box where ``shifted``, which changes nothing for an equation whose parameters are constant.
+    """
+
+    surrogate: Surrogate
+    windows: Windows
+    loss: Loss
+    batch: int = 8
+    ahead: Callable[[int], int] = lambda update: 1
+    shifted: bool = True
+    autocast: bool = False
+    seed: int = 0
+
+    def __call__(self, update: int) -> Tensor:
+        steps, rng = self.ahead(update), np.random.default_rng([self.seed, 1, update])
+        count = self.windows.count(steps)
+        if count < self.batch:
+            raise ValueError(f"the runs have {count} stretches of {steps} steps, fewer than a batch of {self.batch}")
+        samples = rng.choice(count, self.batch, replace=False).tolist()
+        truth = self.surrogate.learned.inputs.scaled(self.windows(samples, steps)).float()
+        if self.shifted:
+            truth = truth.roll([int(rng.integers(n)) for n in truth.shape[-2:]], (-2, -1))
+        z, losses = truth[:, 0], []
+        for i in range(1, steps + 1):
+            with torch.autocast(z.device.type, torch.bfloat16, enabled=self.autocast):
+                z = self.surrogate.advanced(z)
+            losses.append(self.loss(z, truth[:, i]))
+        return checked(torch.stack(losses).mean(0), update, samples)
+
+    def state(self) -> Tensors:
+        return {}
+
+    def restore(self, state: Tensors) -> None:
+        pass

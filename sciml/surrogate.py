@@ -1,0 +1,183 @@
+"""Trained networks with what they need to be used: scaling, names, grid and time step, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sciml.files import load_tensors, refusing, save_tensors
+from sciml.grid import Grid
+from sciml.nn.mgno import MgNO
+from sciml.nn.unet import UNet
+from sciml.step import State
+
+NETWORKS: dict[str, Any] = {"MgNO": MgNO, "UNet": UNet}
+"""Networks that files may name; each is made of keyword arguments that ``about`` gives."""
+KIND = "trained network"
+
+
+class Scaling(NamedTuple):
+    """``(x - mean) / std`` of each channel, ``(channels, 1[, 1])``."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, fields: Tensor, centred: bool = True) -> Scaling:
+        """From fields ``(samples, channels, ...)``; without mean where they shall stay signed (not ``centred``).
+
+        Raises ``ValueError`` for values that are not finite, and for channels that are constant.
+        """
+        rest = [d for d in range(fields.ndim) if d != 1]
+        mean = fields.mean(rest, keepdim=True)[0] * centred
+        std = (fields - mean).square().mean(rest, keepdim=True)[0].sqrt()
+        if not bool(torch.isfinite(std).all()):
+            raise ValueError("the fields to scale by are not finite everywhere")
+        if not bool((std > 0).all()):
+            raise ValueError(f"channel {int((std <= 0).nonzero()[0, 0])} is constant: leave it out")
+        return cls(mean, std)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return (x - self.mean.to(x)) / self.std.to(x)
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        return x * self.std.to(x) + self.mean.to(x)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """``fields (b, inputs, [y,] x) -> (b, outputs, [y,] x)`` in their own units by a network of scaled ones.
+
+    Raises ``ValueError`` for scalings of other channels than the network's; calls refuse fields that are not finite.
+    """
+
+    net: nn.Module
+    inputs: Scaling
+    outputs: Scaling
+
+    def __post_init__(self):
+        c: Any = self.net.config
+        sizes = len(self.inputs.mean), len(self.outputs.mean)
+        if sizes != (c.inputs, c.outputs):
+            raise ValueError(f"the network has {c.inputs} inputs and {c.outputs} outputs, the scalings are of {sizes}")
+
+    def __call__(self, fields: Tensor) -> Tensor:
+        if not bool(torch.isfinite(fields.sum())):
+            raise ValueError("the fields are not finite everywhere")
+        weight = next(self.net.parameters())
+        out = self.net(self.inputs.scaled(fields).to(weight))
+        return self.outputs.unscaled(out).to(fields.dtype)
+
+    def save(self, path: Path, **about: Any) -> None:
+        """Write weights and scalings (safetensors) with all that makes the network again, and ``about`` it."""
+        net: Any = self.net
+        scalings = {"inputs": self.inputs, "outputs": self.outputs}
+        tensors = {f"{n}.{k}": v for n, s in scalings.items() for k, v in s._asdict().items()}
+        header = {"kind": KIND, "network": type(net).__name__, "options": net.about(), "about": about}
+        save_tensors(path, {f"net.{n}": p for n, p in net.state_dict().items()} | tensors, header)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Learned, dict[str, Any]]:
+        """What :meth:`save` wrote, and what was said about it; ``ValueError`` for files of something else."""
+        tensors, header = load_tensors(path)
+        if header.get("kind") != KIND or header.get("network") not in NETWORKS:
+            raise ValueError(f"{path} holds no network of {', '.join(NETWORKS)}, but {header.get('kind', 'others')}")
+        with refusing(path):
+            options = {n: nested(v) for n, v in header["options"].items()}
+            net = NETWORKS[header["network"]](**options)
+            net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
+            a, b = (Scaling(tensors[f"{n}.mean"], tensors[f"{n}.std"]) for n in ("inputs", "outputs"))
+        return cls(net.eval(), a, b), header["about"]
+
+
+def nested(value: Any) -> Any:
+    """Lists of a header as the tuples that they were."""
+    return tuple(map(nested, value)) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A network as a time step: fields ``(..., n, ny, nx)`` on ``grid`` plus the increment that it learned.
+
+    The state holds fields in units of their standard deviations, in the network's precision; increments have no mean
+    over the box where ``conserving``, as PV in a periodic box has none. ``names`` are those of the channels, ``dt`` in
+    s.
+    """
+
+    learned: Learned
+    """of the increment over ``dt``"""
+    grid: Grid
+    dt: float
+    names: tuple[str, ...]
+    conserving: bool = True
+
+    def init(self, fields: Tensor, time: float = 0.0, seed: int = 0) -> State:
+        """Raises ``ValueError`` for fields of other channels, of another grid, or not finite."""
+        wanted = (len(self.names), *self.grid.shape)
+        if tuple(fields.shape[-3:]) != wanted:
+            raise ValueError(f"the surrogate was trained for fields (..., {', '.join(map(str, wanted))}) of "
+                             f"{', '.join(self.names)}, got {tuple(fields.shape)}")  # fmt: skip
+        if not bool(torch.isfinite(fields).all()):
+            raise ValueError("the fields are not finite everywhere")
+        weight = next(self.learned.net.parameters())
+        return State(self.learned.inputs.scaled(fields).to(weight), float(time))
+
+    def __call__(self, state: State) -> State:
+        with torch.no_grad():
+            return State(self.advanced(state.z), state.time + self.dt)
+
+    def advanced(self, z: Tensor) -> Tensor:
+        """Scaled fields one step later; gradients flow."""
+        flat = z.reshape(-1, *z.shape[-3:])
+        change = self.learned.net(flat).to(z.dtype) * (self.learned.outputs.std / self.learned.inputs.std).to(z)
+        if self.conserving:
+            change = change - change.mean((-2, -1), keepdim=True)
+        return (flat + change).reshape(z.shape)
+
+    def read(self, state: State) -> Tensor:
+        """Fields in their own units, ``(..., n, ny, nx)``."""
+        return self.learned.inputs.unscaled(state.z)
+
+    def save(self, path: Path, **about: Any) -> None:
+        g = self.grid
+        grid = dict(nx=g.nx, ny=g.ny, Lx=g.Lx, Ly=g.Ly, dealias=g.dealias, x0=g.x0, y0=g.y0)
+        own = dict(grid=grid, dt=self.dt, names=self.names, conserving=self.conserving)
+        self.learned.save(path, surrogate=own, **about)
+
+    @classmethod
+    def load(cls, path: Path) -> Surrogate:
+        """What :meth:`save` wrote; ``ValueError`` for files of something else."""
+        learned, about = Learned.load(path)
+        if "surrogate" not in about:
+            raise ValueError(f"{path} holds a network that is no time step")
+        with refusing(path):
+            own = about["surrogate"]
+            return cls(learned, Grid(**own["grid"]), own["dt"], tuple(own["names"]), own["conserving"])
+
+
+class Windows(NamedTuple):
+    """Stretches of runs ``(runs, times, channels, y, x)``, ``every`` records from one state to the next."""
+
+    runs: Tensor
+    every: int
+
+    def count(self, ahead: int) -> int:
+        """How many stretches of ``ahead`` steps there are."""
+        return self.runs.shape[0] * max(0, self.runs.shape[1] - ahead * self.every)
+
+    def __call__(self, numbers: Sequence[int], ahead: int) -> Tensor:
+        """Stretches ``(b, ahead + 1, channels, y, x)`` by number."""
+        per_run = self.runs.shape[1] - ahead * self.every
+        span = torch.arange(0, ahead * self.every + 1, self.every)
+        return torch.stack([self.runs[i // per_run, i % per_run + span] for i in numbers])
+
+    def scalings(self) -> tuple[Scaling, Scaling]:
+        """Of the states, without mean, and of the increments from each to the next."""
+        x = self.runs
+        steps = x[:, self.every :] - x[:, : -self.every]
+        return Scaling.of(x.flatten(0, 1), False), Scaling.of(steps.flatten(0, 1), False)
