@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sciml.losses import Loss
 from sciml.surrogate import Learned, Surrogate, Windows
-from sciml.train import Tensors
+from sciml.train import Tensors, share
 
 
 def drawn(seed: int, update: int, n: int, batch: int) -> np.ndarray:
@@ -57,7 +57,8 @@ class Supervised:
         self.targets = (self.y if self.unscaled else outputs.scaled(self.y)).float()
 
     def __call__(self, update: int) -> Tensor:
-        samples = drawn(self.seed, update, len(self.x), self.batch)
+        rank, processes = share()
+        samples = drawn(self.seed, update * processes + rank, len(self.x), self.batch)
         with torch.autocast(self.inputs.device.type, torch.bfloat16, enabled=self.autocast):
             out = self.learned.net(self.inputs[samples])
         out = self.learned.outputs.unscaled(out) if self.unscaled else out
@@ -88,7 +89,7 @@ class Emulation:
     seed: int = 0
 
     def __call__(self, update: int) -> Tensor:
-        steps, rng = self.ahead(update), np.random.default_rng([self.seed, 1, update])
+        steps, rng = self.ahead(update), np.random.default_rng([self.seed, share()[0], update])
         count = self.windows.count(steps)
         if count < self.batch:
             raise ValueError(f"the runs have {count} stretches of {steps} steps, fewer than a batch of {self.batch}")

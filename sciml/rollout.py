@@ -88,7 +88,13 @@ def _check(step, before, after) -> None:
         return
     if not finite(before):
         raise BlowUp(f"the fields at t = {before.time:.6g} are not finite: check the start and the fields given")
-    cfl, now, passed = step.equation.cfl(before.z.detach(), step.dt), before, ""
+    now, passed = before, ""
+    if not hasattr(step, "equation"):
+        while finite(after := step(now)):
+            now = after
+        raise BlowUp(f"the fields stopped being finite at t = {after.time:.6g}; a network steps them: use another one, "
+                     "or one trained over more of its own steps")  # fmt: skip
+    cfl = step.equation.cfl(before.z.detach(), step.dt)
     while finite(after := step(now)):  # steps are deterministic: find the one that failed
         now = after
         if not passed and step.equation.cfl(now.z.detach(), step.dt) > 1:

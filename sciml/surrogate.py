@@ -79,7 +79,7 @@ class Learned:
         scalings = {"inputs": self.inputs, "outputs": self.outputs}
         tensors = {f"{n}.{k}": v for n, s in scalings.items() for k, v in s._asdict().items()}
         header = {"kind": KIND, "network": type(net).__name__, "options": net.about(), "about": about}
-        save_tensors(path, {f"net.{n}": p for n, p in net.state_dict().items()} | tensors, header)
+        save_tensors(path, {f"net.{n}": p for n, p in net.named_parameters()} | tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> tuple[Learned, dict[str, Any]]:
@@ -90,7 +90,9 @@ class Learned:
         with refusing(path):
             options = {n: nested(v) for n, v in header["options"].items()}
             net = NETWORKS[header["network"]](**options)
-            net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
+            with torch.no_grad():
+                for n, p in net.named_parameters():
+                    p.copy_(tensors[f"net.{n}"])
             a, b = (Scaling(tensors[f"{n}.mean"], tensors[f"{n}.std"]) for n in ("inputs", "outputs"))
         return cls(net.eval(), a, b), header["about"]
 

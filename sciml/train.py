@@ -1,8 +1,13 @@
-"""The training loop: AdamW, warm-up and cosine decay, averaged weights, checkpoints from which it goes on exactly."""
+"""The training loop: AdamW, warm-up and cosine decay, averaged weights, checkpoints from which it goes on exactly.
+
+Under ``torchrun`` several processes train one network: each computes the gradient of samples of its own (objectives ask
+:func:`share`), all take the mean, and the first one writes.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+import torch.distributed as group
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -48,6 +54,7 @@ def fit(
 
     Raises ``FloatingPointError`` where more than a tenth of the updates (and ten) had to be left out.
     """
+    rank, _ = share()
     optimiser = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.999), weight_decay=weight_decay)
     averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
     first = resume(checkpoint, net, optimiser, averaged, objective)
@@ -58,6 +65,7 @@ def fit(
         optimiser.zero_grad(set_to_none=True)
         loss = objective(i)
         loss.backward()
+        mean_over_processes(net)
         norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
         if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
             optimiser.step()
@@ -71,15 +79,32 @@ def fit(
             for n, p in net.named_parameters():
                 averaged[n].lerp_(p, 1 - decay)
         if (i + 1) % every == 0 or i + 1 == updates:
-            if log is not None and losses:
+            if log is not None and losses and rank == 0:
                 log(i + 1, sum(losses) / len(losses))
                 print(
                     f"update {i + 1} of {updates}, {time.monotonic() - started:.0f} s, {skipped} left out", flush=True
                 )
-            if checkpoint is not None:
+            if checkpoint is not None and rank == 0:
                 save(checkpoint, i + 1, net, optimiser, averaged, objective)
             losses = []
     return averaged
+
+
+def share() -> tuple[int, int]:
+    """This process among those that ``torchrun`` started, and their number; 0 and 1 without it."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and not group.is_initialized():
+        group.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return (group.get_rank(), group.get_world_size()) if group.is_initialized() else (0, 1)
+
+
+def mean_over_processes(net: nn.Module) -> None:
+    """Gradients of all processes, where there are several."""
+    if not group.is_initialized():
+        return
+    for p in net.parameters():
+        if p.grad is not None:
+            group.all_reduce(p.grad)
+            p.grad /= group.get_world_size()
 
 
 def schedule(update: int, updates: int, warm_up: int) -> float:

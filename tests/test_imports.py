@@ -14,9 +14,9 @@ LAYERS = [
     {"equation", "files"},
     {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "nn", "initial"}
     | {"field", "fill", "kriging"},
-    {"assim", "discover", "insr", "prose", "surrogate", "train"},
+    {"assim", "discover", "insr", "prose", "surrogate", "train", "objectives"},
     {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "foreign", "readers", "evaluate", "charts"}
-    | {"plot_terms"},
+    | {"plot_terms", "plot_emulation", "snapshots", "emulation"},
 ]
 """From the bottom up; a module may import its own layer and those before it (design.md)."""
 

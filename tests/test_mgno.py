@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sciml.nn.boundary import CONDITIONS, Stencil, extended, inside
-from sciml.nn.mgno import PUBLISHED, Config, Cycle, MgNO, Prolongation
+from sciml.nn.mgno import PUBLISHED, Cycle, MgNO, Prolongation
 from sciml.nn.unet import UNet
 
 SIZES = {"periodic": 32, "dirichlet": 33, "neumann": 33}

@@ -1,7 +1,7 @@
 r"""MgNO: neural operators whose linear maps are multigrid cycles (He, Liu & Xu 2024, ICLR, arXiv 2310.19809).
 
 A layer is :math:`f \mapsto \sigma(W f + B f + b)`, without lifting or projection in between (there, eqs 3 and 10).
-:math:`W` is one cycle of multigrid for a convolution :math:`A * u = f` between grids of spacing h, 2h, 4h, ... : smoothing
+:math:`W` is one cycle of multigrid for a convolution :math:`A * u = f` on grids of spacing h, 2h, 4h, ... : smoothing
 
 .. math:: u \leftarrow u + S * (f - A * u),
 
@@ -105,7 +105,7 @@ class Cycle(nn.Module):
         """``u`` after smoothing on this level and all below."""
         for smooth in self.before[level]:  # type: ignore[attr-defined]
             u = self.kept(smooth(u, f))
-        assert u is not None
+        assert u is not None, "each level has a smoothing before the coarser ones"
         if level < len(self.prolong):
             r = f if self.A is None else f - self.A[level](u)
             start = None if self.carry is None else self.carry[level](u)
@@ -114,7 +114,7 @@ class Cycle(nn.Module):
             u = self.norms[level](u) if len(self.norms) else u
         for smooth in self.after[level]:  # type: ignore[attr-defined]
             u = self.kept(smooth(u, f))
-        return u
+        return u  # type: ignore[return-value]
 
     def kept(self, u: Tensor) -> Tensor:
         return inside(u, self.boundary) if self.held else u
@@ -134,7 +134,7 @@ class Bias(nn.Module):
         for n, count in zip(shape, self.counts, strict=True):
             place = torch.linspace(0, torch.pi, n, dtype=b.dtype, device=b.device)
             waves = torch.cos(torch.arange(count, dtype=b.dtype, device=b.device)[:, None] * place)
-            b = torch.tensordot(b, waves, ([1], [0]))
+            b = torch.einsum("wk...,kn->w...n", b, waves)
         return b
 
 

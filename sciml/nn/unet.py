@@ -48,9 +48,9 @@ class UNet(nn.Module):
         self.leave = CONV[len(c.boundary)](c.widths[0], outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        dims = len(self.config.boundary)
-        if x.ndim != dims + 2 or x.shape[1] != self.config.inputs:
-            raise ValueError(f"fields must be (batch, {self.config.inputs} channels, {dims} axes), got {tuple(x.shape)}")
+        c, dims = self.config, len(self.config.boundary)
+        if x.ndim != dims + 2 or x.shape[1] != c.inputs:
+            raise ValueError(f"fields must be (batch, {c.inputs} channels, {dims} axes), got {tuple(x.shape)}")
         kept = [self.enter(x)]
         for down in self.down:
             kept.append(down(kept[-1]))

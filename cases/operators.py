@@ -1,0 +1,128 @@
+"""What the cases of operator learning share: networks by name, their training within a budget, logs."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import Refused
+from torch import Tensor, nn
+
+from sciml import plot
+from sciml.files import replacing
+from sciml.nn.mgno import MgNO
+from sciml.nn.unet import UNet
+from sciml.surrogate import NETWORKS
+from sciml.train import Objective, fit
+
+# -- networks --------------------------------------------------------------------------------------------------------
+PERIODIC = ("periodic", "periodic")
+
+
+@dataclass(frozen=True)
+class FNOConfig:
+    """Of :class:`FNO`, as neuraloperator names them."""
+
+    inputs: int = 1
+    outputs: int = 1
+    n_modes: tuple[int, ...] = (24, 24)
+    hidden_channels: int = 32
+    n_layers: int = 4
+    positional: bool = False
+
+
+class FNO(nn.Module):
+    """neuraloperator's Fourier neural operator (Li et al. 2021, ICLR), with its own defaults for all else."""
+
+    def __init__(self, inputs: int = 1, outputs: int = 1, **options):
+        super().__init__()
+        try:
+            from neuralop.models import FNO as Theirs  # type: ignore[import-not-found]
+        except ImportError:
+            raise Refused("fno needs neuraloperator: make bench/.neuralop/installed, and run this with "
+                          "bench/.neuralop/bin/python") from None  # fmt: skip
+        self.config = c = FNOConfig(inputs, outputs, **options)
+        grid = "grid" if c.positional else None
+        self.net = Theirs(n_modes=c.n_modes, in_channels=inputs, out_channels=outputs, n_layers=c.n_layers,
+                          hidden_channels=c.hidden_channels, positional_embedding=grid)  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # transforms need single precision
+            return self.net(x.float())
+
+    def about(self) -> dict:
+        return asdict(self.config)
+
+
+NETWORKS["FNO"] = FNO
+Builder = Callable[..., nn.Module]
+NAMES: dict[str, Builder] = {"mgno": MgNO, "unet": UNet, "fno": FNO}
+"""Networks that options may name."""
+
+
+def count(net: nn.Module) -> int:
+    """Its weights, complex ones as two."""
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in net.parameters())
+
+
+def make(name: str, seed: int, *args, **options) -> nn.Module:
+    """A network by name, its first weights by ``seed``; in single precision."""
+    if name not in NAMES:
+        raise Refused(f"no network {name!r}; there are {', '.join(NAMES)}")
+    torch.manual_seed(seed)
+    return NAMES[name](*args, **options)
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+def planned(path: Path, net: nn.Module, objective: Objective, seconds: float, probes: dict[int, float]) -> int:
+    """Updates that take ``seconds`` of processor time; kept in ``path``, so that a resumed training has as many.
+
+    ``probes`` are updates to measure, and which part of all costs as much as each.
+    """
+    if path.exists():
+        return int(json.loads(path.read_text())["updates"])
+    cost = 0.0
+    for update, part in probes.items():
+        spent = []
+        for _ in range(3):
+            started = time.process_time()
+            objective(update).backward()
+            spent.append(time.process_time() - started)
+        cost += part * min(spent)
+    net.zero_grad(set_to_none=True)
+    updates = max(10, math.floor(seconds / cost))
+    with replacing(path) as partial:
+        partial.write_text(json.dumps({"updates": updates, "seconds_per_update": cost}) + "\n")
+    return updates
+
+
+def trained(
+    name: str, out: Path, net: nn.Module, objective: Objective, updates: int, lr: float, seed: int
+) -> dict[str, Any]:
+    """Train, from the last checkpoint in ``out`` if there is one, and leave the averaged weights in ``net``.
+
+    Writes a log and its picture; returns what a file of weights should say of its training.
+    """
+    log, started = out / f"{name}.csv", time.process_time()
+    rows = log.read_text().splitlines() if log.exists() else []
+
+    def note(update: int, loss: float) -> None:
+        kept = [r for r in rows[1:] if int(r.split(",")[0]) < update]
+        rows[:] = ["update,loss,seconds", *kept, f"{update},{loss:.6g},{time.process_time() - started:.1f}"]
+        with replacing(log) as partial:
+            partial.write_text("\n".join(rows) + "\n")
+
+    averaged = fit(net, objective, updates, lr=lr, warm_up=min(200, 1 + updates // 10), average=0.995,
+                   checkpoint=out / f"{name}.checkpoint", every=max(1, updates // 20), log=note)  # fmt: skip
+    net.load_state_dict(averaged, strict=False)
+    net.eval()
+    found = np.atleast_2d(np.genfromtxt(log, delimiter=",", skip_header=1))
+    plot.save(plot.series(found[:, 0], found[:, 1:2], [name], "training loss", "update"), out / f"{name}.png")
+    return {"updates": updates, "weights": count(net), "loss": float(found[-1, 1]), "lr": lr, "seed": seed}

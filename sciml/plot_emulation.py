@@ -1,0 +1,84 @@
+"""Pictures of emulators: skill of forecasts, spectra and energy of long runs, fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sciml.emulation import Climate, Skill
+from sciml.plot import pyplot
+
+
+def lines(i: int) -> str:
+    """Colour and dashes: ten colours, then again dashed."""
+    return f"C{i % 10}{'-' if i < 10 else '--'}"
+
+
+def skill(found: Mapping[str, Skill], layers: Sequence[str]):
+    """Correlation with the truth above, error over the size of the truth below, against lead; a column a layer."""
+    figure, axes = pyplot().subplots(2, len(layers), figsize=(11, 6.5), sharex=True, sharey="row", layout="constrained")
+    for lev, (above, below) in enumerate(axes.T):
+        for i, (name, s) in enumerate(found.items()):
+            above.plot(s.lead / 86400, s.correlation[:, lev], lines(i), label=name)
+            below.plot(s.lead / 86400, s.nrmse[:, lev], lines(i))
+        for level in (0.8, 0.5):
+            above.axhline(level, color="k", lw=0.6, ls=":")
+        below.axhline(1, color="k", lw=0.6, ls=":")
+        above.set(title=layers[lev], ylim=(0, 1.02))
+        below.set(xlabel="lead (days)", ylim=(0, 1.6))
+    axes[0][0].set(ylabel="pattern correlation of q")
+    axes[1][0].set(ylabel="RMSE of q / RMS of truth")
+    axes[0][-1].legend(fontsize=8)
+    return figure
+
+
+def spectra(found: Mapping[str, Climate], layers: Sequence[str]):
+    """Time means of the spectrum of eddy kinetic energy above, over the truth's (the first) below."""
+    figure, axes = pyplot().subplots(2, len(layers), figsize=(11, 6.5), sharex=True, layout="constrained")
+    true = next(iter(found.values()))
+    points = true.variance.shape[-1] // 2
+    shown = slice(1, points + 1)
+    k = true.k[shown]
+    for lev, (above, below) in enumerate(axes.T):
+        for i, (name, c) in enumerate(found.items()):
+            style = "k-" if i == 0 else lines(i - 1)
+            above.loglog(k, c.spectrum[lev, shown], style, label=name)
+            below.semilogx(k, c.spectrum[lev, shown] / true.spectrum[lev, shown], style)
+        below.axvspan(2 / 3 * k[-1], k[-1], color="k", alpha=0.08, lw=0)
+        below.axhspan(0.8, 1.2, color="k", alpha=0.08, lw=0)
+        above.set(title=layers[lev])
+        below.set(xlabel="k (rad m⁻¹)", ylim=(0, 2))
+    axes[0][0].set(ylabel="EKE per k (m³ s⁻²)")
+    axes[1][0].set(ylabel="over truth")
+    axes[0][-1].legend(fontsize=8)
+    return figure
+
+
+def energy(years: Mapping[str, np.ndarray], energies: Mapping[str, np.ndarray], layers: Sequence[str]):
+    """Eddy kinetic energy over the truth's mean against time, a row a layer."""
+    figure, axes = pyplot().subplots(len(layers), 1, figsize=(9, 5), sharex=True, squeeze=False, layout="constrained")
+    for lev, ax in enumerate(axes[:, 0]):
+        for i, name in enumerate(energies):
+            ax.plot(years[name], energies[name][:, lev], lines(i), lw=0.9, label=name)
+        ax.axhline(1, color="k", lw=0.6, ls=":")
+        ax.set(ylabel=f"EKE / truth, {layers[lev]}", ylim=(0, None))
+    axes[-1, 0].set(xlabel="years")
+    axes[0, 0].legend(fontsize=8, ncols=4)
+    return figure
+
+
+def maps(fields: Mapping[str, np.ndarray], days: float):
+    """Layers ``(n, ny, nx)`` of several forecasts of one day, a row a layer, on the first one's colours."""
+    n = len(next(iter(fields.values())))
+    figure, axes = pyplot().subplots(n, len(fields), figsize=(2.6 * len(fields), 2.7 * n), layout="constrained")
+    sizes = [np.percentile(np.abs(f), 99.5) for f in next(iter(fields.values()))]
+    for column, (name, field) in zip(axes.T, fields.items(), strict=True):
+        for lev, ax in enumerate(column):
+            ax.imshow(field[lev], origin="lower", cmap="RdBu_r", vmin=-sizes[lev], vmax=sizes[lev])
+            ax.set(xticks=[], yticks=[])
+        column[0].set(title=name)
+    for lev, ax in enumerate(axes[:, 0]):
+        ax.set(ylabel=f"q, layer {lev + 1}")
+    figure.suptitle(f"after {days:g} days")
+    return figure
