@@ -16,8 +16,9 @@ Array = NDArray[np.float64]
 def cosine_field(points: int, seed: int, tau: float, alpha: float, modes: int | None = None) -> Array:
     r"""Gaussian field of covariance :math:`\tau^{2\alpha-2} (-\nabla^2 + \tau^2)^{-\alpha}`, Neumann, mean zero.
 
-    A sum of orthonormal cosines with ``modes`` (default ``points``) wavenumbers in each direction, ``(points, points)``;
-    with the same ``modes`` a seed gives the same field on every grid. Li et al. (2021), appendix A.3.2.
+    A sum of orthonormal cosines with ``modes`` (default ``points``) wavenumbers in each direction, shape
+    ``(points, points)``; with the same ``modes`` a seed gives the same field on every grid. Li et al. (2021),
+    appendix A.3.2.
     """
     modes = points if modes is None else modes
     if not 1 < modes <= points:
@@ -37,7 +38,7 @@ def cosines(c: Array, points: int) -> Array:
     padded[: c.shape[0], : c.shape[1]] = c
     weight = np.full(points, 0.5)
     weight[[0, -1]] = 1.0  # the transform counts inner modes twice
-    return dctn(padded * weight[:, None] * weight, type=1)
+    return np.asarray(dctn(padded * weight[:, None] * weight, type=1))
 
 
 def two_phase(field: Array, above: float, below: float) -> Array:

@@ -7,7 +7,7 @@ points and second order: the flux through a face is conductance times difference
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -61,8 +61,8 @@ def positive(a: Array) -> Array:
 def linear_elements(a: Callable[[Array, Array], Array], ny: int, nx: int) -> Conductance:
     """Conductance of linear finite elements on right triangles for ``a(x, y)``, by quadrature at the centroids.
 
-    The two points of a diagonal do not couple on right triangles, so that linear elements have the same five points: the
-    coefficient of an edge is the mean over the two triangles beside it (Ciarlet 1978, section 2.2).
+    The two points of a diagonal do not couple on right triangles, so that linear elements have the same five points:
+    the coefficient of an edge is the mean over the two triangles beside it.
     """
     x, y, ratio = np.arange(nx - 1)[None, :], np.arange(ny - 1)[:, None], (nx - 1) / (ny - 1)
     lower, upper = (a((x + s) / (nx - 1), (y + s) / (ny - 1)) for s in (1 / 3, 2 / 3))
@@ -75,8 +75,8 @@ def operator(k: Conductance) -> sp.csc_matrix:
     diagonal = k.x[:, 1:] + k.x[:, :-1] + k.y[1:] + k.y[:-1]
     east = -k.x[:, 1:].copy()
     east[:, -1] = 0  # the last point of a row has no neighbour in the next one
-    sides = (east.ravel()[:-1], -k.y[1:-1].ravel())
-    return sp.diags([diagonal.ravel(), sides[0], sides[0], sides[1], sides[1]], [0, 1, -1, nx, -nx], format="csc")
+    upper: Any = sp.diags_array([east.ravel()[:-1], -k.y[1:-1].ravel()], offsets=[1, nx])
+    return sp.csc_matrix(upper + upper.T + sp.diags_array(diagonal.ravel()))
 
 
 def outflow(k: Conductance, u: Array) -> Array:
@@ -122,7 +122,7 @@ def laplacian_inverse(shape: tuple[int, int]) -> Callable[[Array], Array]:
     ratio = (nx + 1) / (ny + 1)
     x, y = (2 - 2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1)) for n in (nx, ny))
     eigenvalues = x[None, :] * ratio + y[:, None] / ratio
-    return lambda r: idstn(dstn(r, type=1) / eigenvalues, type=1, overwrite_x=True)
+    return lambda r: np.asarray(idstn(np.asarray(dstn(r, type=1)) / eigenvalues, type=1, overwrite_x=True))
 
 
 Solve = Callable[[Conductance, Array], Array]
