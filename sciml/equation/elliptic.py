@@ -75,7 +75,8 @@ def operator(k: Conductance) -> sp.csc_matrix:
     diagonal = k.x[:, 1:] + k.x[:, :-1] + k.y[1:] + k.y[:-1]
     east = -k.x[:, 1:].copy()
     east[:, -1] = 0  # the last point of a row has no neighbour in the next one
-    upper: Any = sp.diags_array([east.ravel()[:-1], -k.y[1:-1].ravel()], offsets=[1, nx])
+    offsets: Any = [1, nx]
+    upper: Any = sp.diags_array([east.ravel()[:-1], -k.y[1:-1].ravel()], offsets=offsets)
     return sp.csc_matrix(upper + upper.T + sp.diags_array(diagonal.ravel()))
 
 

@@ -63,14 +63,15 @@ def matrix(c: Array, omega: float) -> sp.csc_matrix:
     k2 = (omega / (SHAPE.T @ c.ravel()[corners])) ** 2 / (n - 1) ** 2
     local = STIFFNESS[..., None] - np.einsum("q,iq,jq,qe->ije", W, SHAPE, SHAPE, k2, optimize=True)
     rows, columns = (np.broadcast_to(a, local.shape).ravel() for a in (corners[:, None], corners[None]))
-    return sp.coo_matrix((local.ravel(), (rows, columns)), shape=(n * n, n * n)).tocsc()
+    return sp.csc_matrix((local.ravel(), (rows, columns)), shape=(n * n, n * n))
 
 
 def load(f: Function, n: int) -> Array:
     """Integrals of a source ``f(x, y)`` times each shape function, ``(n^2,)``."""
     y, x = (a.ravel() for a in np.mgrid[: n - 1, : n - 1])
     at = f((x + S[:, None]) / (n - 1), (y + T[:, None]) / (n - 1))
-    return np.bincount(squares(n).ravel(), (SHAPE @ (W[:, None] * at)).ravel() / (n - 1) ** 2, n * n)
+    weighted = (SHAPE @ (W[:, None] * at)).ravel() / (n - 1) ** 2
+    return np.bincount(squares(n).ravel(), weighted, n * n).astype(float)
 
 
 def top_load(flux: Callable[[Array], Array], n: int) -> Array:
