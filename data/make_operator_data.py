@@ -1,13 +1,13 @@
 """Make training and test sets for neural operators from a seed.
 
     python data/make_operator_data.py --task darcy-rough [--samples 1000] [--test 100] [--points 85] [--fine 253]
-                                      [--seed 0] [--out data/operator]
+                                      [--seed 0] [--out runs/operator]
 
-Tasks: Darcy flow through two materials (darcy-smooth, darcy-rough), the multiscale trigonometric coefficient (multiscale),
-waves in a box (helmholtz), forced two-dimensional turbulence (ns; --nu, --records). The recipes are those of the published
-sets, with other samples. Writes ``TASK_train.nc`` and ``TASK_test.nc``: CF netCDF, ``a`` and ``u (sample, y, x)``, or
-``omega (sample, time, y, x)``. Parts are kept in ``parts`` beside them until a set is whole: the same command goes on
-where it was stopped.
+Tasks: Darcy flow through two materials (darcy-smooth, darcy-rough), the multiscale trigonometric coefficient
+(multiscale), waves in a box (helmholtz), forced two-dimensional turbulence (ns; --nu, --records). The recipes are those
+of the published sets, with other samples. Writes ``TASK_train.nc`` and ``TASK_test.nc``: CF netCDF, ``a`` and
+``u (sample, y, x)``, or ``omega (sample, time, y, x)``. Parts are kept in ``parts`` until a set is whole, so that the
+same command goes on where it was stopped.
 
 Seconds per sample on one core: darcy 0.1, multiscale 0.9, helmholtz 0.05, ns 4 (64 points, 20 times).
 """
@@ -53,7 +53,7 @@ class Options:
     """Times of ns, one time unit apart, after the start."""
     device: str = "cpu"
     """Where ns is computed."""
-    out: Path = Path(__file__).parent / "operator"
+    out: Path = Path("runs/operator")
     """Folder for the files."""
 
 
