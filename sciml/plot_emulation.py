@@ -82,3 +82,33 @@ def maps(fields: Mapping[str, np.ndarray], days: float):
         ax.set(ylabel=f"q, layer {lev + 1}")
     figure.suptitle(f"after {days:g} days")
     return figure
+
+
+def errors(found: Mapping[str, np.ndarray], label: str):
+    """How errors of samples are distributed, a curve a network, with their mean."""
+    figure, ax = pyplot().subplots(figsize=(7, 3.6), layout="constrained")
+    for i, (name, e) in enumerate(found.items()):
+        part = (np.arange(len(e)) + 0.5) / len(e)
+        ax.semilogx(np.sort(e), part, lines(i), label=f"{name}, mean {e.mean():.3g}")
+    ax.set(xlabel=label, ylabel="part of the samples below")
+    ax.grid(alpha=0.3, which="both")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def solutions(given: np.ndarray, true: np.ndarray, found: Mapping[str, np.ndarray]):
+    """What was given, the true solution, and the error of each network, all of these on the same colours."""
+    figure, axes = pyplot().subplots(1, 2 + len(found), figsize=(3.1 * (2 + len(found)), 3), layout="constrained")
+    differences = {name: u - true for name, u in found.items()}
+    size = max(float(np.abs(d).max()) for d in differences.values())
+    for ax, title, field in zip(axes, ("given", "solution"), (given, true), strict=False):
+        figure.colorbar(ax.imshow(field, origin="lower", cmap="viridis"), ax=ax, shrink=0.8)
+        ax.set(title=title)
+    image = None
+    for ax, (name, d) in zip(axes[2:], differences.items(), strict=True):
+        image = ax.imshow(d, origin="lower", cmap="RdBu_r", vmin=-size, vmax=size)
+        ax.set(title=f"error of {name}")
+    figure.colorbar(image, ax=axes[-1], shrink=0.8)
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+    return figure

@@ -16,7 +16,7 @@ LAYERS = [
     | {"field", "fill", "kriging"},
     {"assim", "discover", "insr", "prose", "surrogate", "train", "objectives"},
     {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "foreign", "readers", "evaluate", "charts"}
-    | {"plot_terms", "plot_emulation", "snapshots", "emulation"},
+    | {"plot_terms", "plot_emulation", "snapshots", "emulation", "operator_data", "operator_files"},
 ]
 """From the bottom up; a module may import its own layer and those before it (design.md)."""
 

@@ -1,0 +1,267 @@
+"""Solution operators of elliptic and flow problems by MgNO beside other networks, with data of our own.
+
+    smooth, rough   -div(a grad u) = 1 on the unit square, u = 0 on its boundary, a of two values (Li et al. 2021)
+    multiscale      the same with the multiscale trigonometric coefficient
+    helmholtz       wave speed -> solution of the Helmholtz problem of de Hoop et al. (2022), Neumann conditions
+    ns              vorticity -> vorticity a time unit later, viscosity 1e-5; tested over ten of its own steps
+
+Networks: mgno (ours), published (the authors' configuration), unet, and neuraloperator's fno; all have the same data,
+loss, and processor time to learn in. MgNO: He, Liu & Xu 2024 (ICLR, arXiv 2310.19809). Networks that were trained on
+--points are also tested on half and on twice as fine grids.
+
+Expected: see docs/results.md. Run time on one core: quick 40 s, default five minutes for the data and eight for each
+network.
+
+Writes scores.nc, error.png, fields.png, summary.json, and the weights, log and picture of each network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import operators
+import torch
+import xarray as xr
+from common import Common, Refused, folder, main, write_summary
+from torch import Tensor
+
+from sciml import plot, plot_emulation, score
+from sciml.data import write_netcdf
+from sciml.losses import relative_h1, relative_l2
+from sciml.nn.mgno import PUBLISHED
+from sciml.objectives import Supervised
+from sciml.operator_data import Flow, elliptic_samples, flow_samples, sample_seeds
+from sciml.surrogate import Learned, Scaling
+
+WALLS, PERIODIC = ("dirichlet", "dirichlet"), ("periodic", "periodic")
+
+
+class Task(NamedTuple):
+    """A problem, its boundary condition, and the authors' configuration for it."""
+
+    name: str
+    boundary: tuple[str, str]
+    published: str
+    points: int
+
+
+TASKS = {
+    "smooth": Task("darcy-smooth", WALLS, "darcy_smooth", 85),
+    "rough": Task("darcy-rough", WALLS, "darcy_rough", 85),
+    "multiscale": Task("multiscale", WALLS, "multiscale", 85),
+    "helmholtz": Task("helmholtz", ("neumann", "neumann"), "darcy_rough", 101),
+    "ns": Task("ns", PERIODIC, "navier_stokes", 64),
+}
+SCALES: dict[str, dict[str, Any]] = {
+    "quick": dict(points=22, samples=32, test=8, minutes=0.08),
+    "default": dict(points=None, samples=1000, test=100, minutes=8.0),
+    "full": dict(points=None, samples=1000, test=100, minutes=600.0),
+}
+OURS: dict[str, Any] = dict(width=24, layers=4)
+STEPS = 10
+"""Times of ns"""
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    task: Literal["smooth", "rough", "multiscale", "helmholtz", "ns"] = "rough"
+    """What to learn."""
+    networks: tuple[Literal["mgno", "published", "unet", "fno"], ...] = ("mgno", "published", "unet")
+    """What to train; fno needs neuraloperator (make bench/.neuralop/installed)."""
+    loss: Literal["h1", "l2"] = "h1"
+    """Relative L2, or relative H1 with gradients in a box of side 2 pi, as published; errors are always of both."""
+    minutes: float | None = None
+    """Processor time for the training of each network, as a factor of a minute (default: with the preset)."""
+    updates: int | None = None
+    """Updates of each training, instead of --minutes."""
+    points: int | None = None
+    """Points along an axis (default: 85; helmholtz 101, ns 64; quick 22)."""
+    samples: int | None = None
+    """Samples for training (default: 1000, quick 32)."""
+    batch: int = 8
+    """Samples in an update."""
+    lr: float = 1e-3
+    """Largest learning rate, as a factor of one."""
+    autocast: bool = True
+    """Convolutions in bfloat16 for the first four fifths of a training."""
+    data: Path | None = None
+    """Folder of the data sets, made where they are missing (default: runs/operator)."""
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+def points_of(o: Options) -> int:
+    """Along an axis of the grid to learn on."""
+    return o.points or SCALES[o.preset]["points"] or TASKS[o.task].points
+
+
+def split(o: Options, which: str, points: int, n: int) -> xr.Dataset:
+    """Samples of one split with ``points`` along an axis, from a file where there is one."""
+    task, where = TASKS[o.task].name, o.data or Path("runs") / "operator"
+    fine = 2 * points if task == "ns" else points if task == "helmholtz" else 2 * points - 1
+    path = where / f"{task}_{points}_{fine}_{n}_{o.seed}_{which}.nc"
+    if not path.exists():
+        print(f"making {path}", flush=True)
+        seeds = sample_seeds(o.seed, which, 0, n)
+        if task == "ns":
+            made = flow_samples(seeds, Flow(records=STEPS, points=points, fine=fine))
+        else:
+            made = elliptic_samples(task, seeds, points, fine)
+        where.mkdir(parents=True, exist_ok=True)
+        write_netcdf(made, path)
+    return xr.open_dataset(path, decode_times=False)
+
+
+def pairs(ds: xr.Dataset, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """Inputs and outputs ``(samples, 1, y, x)``; of ns those of each time."""
+    if "omega" in ds:
+        w = torch.as_tensor(ds["omega"].values)[:, :, ::stride, ::stride]
+        return w[:, :-1].flatten(0, 1)[:, None], w[:, 1:].flatten(0, 1)[:, None]
+    a, u = (torch.as_tensor(ds[n].values)[:, None, ::stride, ::stride] for n in "au")
+    return a, u
+
+
+class Test(NamedTuple):
+    """Of one grid; ``steps`` of the network are scored together."""
+
+    points: int
+    x: Tensor
+    y: Tensor
+    steps: int = 1
+
+
+def tests(o: Options, n: int, test: int) -> list[Test]:
+    """Test samples with n points along an axis, half and twice as many."""
+    task = TASKS[o.task].name
+    fine = n if task == "helmholtz" else 2 * n - 1 if task != "ns" else 2 * n
+    ds, found = split(o, "test", fine, test), []
+    for stride in (1, 2, 4) if fine != n else (1, 2):
+        if task == "ns":
+            w = torch.as_tensor(ds["omega"].values)[:, :, ::stride, ::stride]
+            found.append(Test(w.shape[-1], w[:, :1], w[:, 1:], STEPS))
+        else:
+            x, y = pairs(ds, stride)
+            found.append(Test(x.shape[-1], x, y))
+    return found
+
+
+# -- training and scores ---------------------------------------------------------------------------------------------
+def network(o: Options, name: str, task: Task, points: int) -> torch.nn.Module:
+    """A network by name with its options for the task."""
+    deepest = max(2, int(np.log2(points / 3)) + 1)
+    levels = min(6 if points > 64 else 5, deepest)
+    if name == "mgno":
+        return operators.make("mgno", o.seed, 1, 1, boundary=task.boundary, smoothings=((1, 1),) * levels, **OURS)
+    if name == "published":
+        options = dict(PUBLISHED[task.published]) | {"boundary": task.boundary, "up": ()}
+        options["smoothings"] = options["smoothings"][-levels:]
+        options |= {"points": (points, points)} if options.get("points") else {}
+        return operators.make("mgno", o.seed, 1, 1, **options)
+    if name == "unet":
+        return operators.make("unet", o.seed, 1, 1, boundary=task.boundary)
+    modes = min(32, points // 2)
+    return operators.make("fno", o.seed, 1, 1, n_modes=(modes, modes), positional=task.boundary != PERIODIC)
+
+
+def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
+    """A trained network, read where ``out`` has it."""
+    path, task = out / f"{name}.safetensors", TASKS[o.task]
+    if not path.exists():
+        learned = Learned(network(o, name, task, x.shape[-1]), Scaling.of(x), Scaling.of(y))
+        loss = relative_h1(task.boundary, (2 * np.pi,) * 2) if o.loss == "h1" else relative_l2
+        objective = Supervised(learned, x, y, loss, o.batch, autocast=o.autocast, seed=o.seed)
+        minutes = o.minutes or SCALES[o.preset]["minutes"]
+        probes = {0: 1.0} if not o.autocast else {0: 0.8, 1: 0.2}
+        plan, precise = out / f"{name}.json", (lambda update: update == 1)
+        updates = o.updates or operators.planned(plan, learned.net, Precise(objective, precise), 60 * minutes, probes)
+        print(f"training {name}: {operators.count(learned.net)} weights, {updates} updates", flush=True)
+        switched = Precise(objective, lambda update: update >= 0.8 * updates)
+        about = operators.trained(name, out, learned.net, switched, updates, o.lr, o.seed)
+        command = f"python cases/mgno_darcy.py --task {o.task} --preset {o.preset} --networks {name} --seed {o.seed}"
+        learned.save(path, command=command, **about)
+    return Learned.load(path)[0]
+
+
+class Precise:
+    """An objective in single precision from some update on."""
+
+    def __init__(self, objective: Supervised, single):
+        self.objective, self.single, self.autocast = objective, single, objective.autocast
+
+    def __call__(self, update: int) -> Tensor:
+        self.objective.autocast = self.autocast and not self.single(update)
+        return self.objective(update)
+
+    def state(self):
+        return self.objective.state()
+
+    def restore(self, state) -> None:
+        self.objective.restore(state)
+
+
+@torch.no_grad()
+def predicted(learned: Learned, test: Test) -> Tensor:
+    """``(samples, steps, y, x)``."""
+    found, x = [], test.x
+    for _ in range(test.steps):
+        x = torch.cat([learned(part) for part in x.split(20)])
+        found.append(x)
+    return torch.cat(found, 1)
+
+
+def errors(o: Options, learned: Learned, test: Test) -> dict[str, np.ndarray]:
+    """Relative errors of each sample, L2 and H1; of ns of all steps together."""
+    try:
+        u = predicted(learned, test)
+    except ValueError as error:  # a grid that is too coarse for the levels
+        print(f"{test.points} points: {error}")
+        return {}
+    h1 = relative_h1(TASKS[o.task].boundary)
+    return {"l2": relative_l2(u, test.y).numpy(), "h1": h1(u, test.y).numpy()}
+
+
+def run(o: Options) -> None:
+    scale, started, n = SCALES[o.preset], time.monotonic(), points_of(o)
+    samples = o.samples or scale["samples"]
+    if n < 16 or samples < o.batch or o.batch < 1 or o.lr <= 0 or (o.minutes or 1) <= 0 or (o.updates or 2) < 2:
+        raise Refused("--points must be at least 16, --samples at least --batch, --updates at least 2, others positive")
+    out = folder(o.out or Path("runs") / f"mgno_darcy-{o.task}")
+    torch.set_flush_denormal(True)
+    x, y = pairs(split(o, "train", n, samples))
+    checks = tests(o, n, scale["test"])
+    learned = {name: learn(o, out, name, x, y) for name in o.networks}
+    found = {name: {t.points: errors(o, one, t) for t in checks} for name, one in learned.items()}
+    report(o, out, n, learned, found, checks, started)
+
+
+def report(o: Options, out: Path, n: int, learned: dict[str, Learned], found, checks: Sequence[Test], started) -> None:
+    """Print, draw, write."""
+    rows = {}
+    for name, one in found.items():
+        own = one[n]
+        rows[name] = {"weights": float(operators.count(learned[name].net)), "L2": float(own["l2"].mean()),
+                      "H1": float(own["h1"].mean())}  # fmt: skip
+        rows[name] |= {f"L2, {p} points": float(e["l2"].mean()) for p, e in one.items() if p != n and e}
+    print(f"relative errors of {checks[0].x.shape[0]} test samples, trained with {n} x {n} points")
+    print(score.table(rows))
+    names = xr.DataArray(list(found), dims="network", attrs={"units": "1"})
+    data = {
+        k: (("network", "sample"), np.stack([e[n][k] for e in found.values()]), {"units": "1"}) for k in ("l2", "h1")
+    }
+    write_netcdf(xr.Dataset(data, {"network": names}, {"Conventions": "CF-1.11"}), out / "scores.nc")
+    plot.save(plot_emulation.errors({name: e[n]["l2"] for name, e in found.items()}, "relative L2 error"),
+              out / "error.png")  # fmt: skip
+    test = next(t for t in checks if t.points == n)
+    one = test._replace(x=test.x[:1], y=test.y[:1])
+    shown = {name: predicted(net, one)[0, -1].numpy() for name, net in learned.items()}
+    plot.save(plot_emulation.solutions(one.x[0, 0].numpy(), one.y[0, -1].numpy(), shown), out / "fields.png")
+    write_summary(out / "summary.json", o, {"networks": rows, "points": n}, started)
+    print(f"results in {out}")
+
+
+if __name__ == "__main__":
+    main(run, Options)
