@@ -44,5 +44,11 @@ bench/.dapper/installed: bench/requirements-dapper.txt constraints.txt
 	bench/.dapper/bin/pip install -q -c constraints.txt -r bench/requirements-dapper.txt -e ".[fast]"
 	touch $@
 
+# neuraloperator in another one, for the rows of its FNO and U-NO
+bench/.neuralop/installed: bench/requirements-neuraloperator.txt constraints.txt
+	$(PYTHON) -m venv bench/.neuralop
+	bench/.neuralop/bin/pip install -q -c constraints.txt -r bench/requirements-neuraloperator.txt -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) bench/.venv bench/.dapper runs
+	rm -rf $(VENV) bench/.venv bench/.dapper bench/.neuralop runs

@@ -14,7 +14,7 @@ from sciml import score
 from sciml.equation.base import apply
 from sciml.equation.qg import QuasiGeostrophic
 from sciml.rollout import BlowUp, rollout
-from sciml.spectra import isotropic
+from sciml.spectra import isotropic, kinetic_energy
 from sciml.step import State
 
 
@@ -128,7 +128,7 @@ class Climate(NamedTuple):
 def climate(eq: QuasiGeostrophic, q: Tensor) -> Climate:
     """Of fields ``q (times, n, ny, nx)``."""
     z = eq.init(q.to(eq.grid.dtype))
-    density = 0.5 * eq.grid.K2 * eq.grid.weight * eq.psi(z).abs() ** 2
+    density = kinetic_energy(eq, eq.psi(z))
     k, spectra = isotropic(eq.grid, density.mean(0))
     energies = density.sum((-2, -1))
     enstrophies = 0.5 * q.double().square().mean((-2, -1))

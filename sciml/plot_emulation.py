@@ -104,11 +104,10 @@ def solutions(given: np.ndarray, true: np.ndarray, found: Mapping[str, np.ndarra
     for ax, title, field in zip(axes, ("given", "solution"), (given, true), strict=False):
         figure.colorbar(ax.imshow(field, origin="lower", cmap="viridis"), ax=ax, shrink=0.8)
         ax.set(title=title)
-    image = None
     for ax, (name, d) in zip(axes[2:], differences.items(), strict=True):
         image = ax.imshow(d, origin="lower", cmap="RdBu_r", vmin=-size, vmax=size)
+        figure.colorbar(image, ax=ax, shrink=0.8)
         ax.set(title=f"error of {name}")
-    figure.colorbar(image, ax=axes[-1], shrink=0.8)
     for ax in axes:
         ax.set(xticks=[], yticks=[])
     return figure

@@ -104,8 +104,7 @@ def diagnostics(eq: QuasiGeostrophic, z: Tensor, dt: float | None = None, t: flo
     """
     weight, h = eq.grid.weight, eq.fraction
     psi = eq.psi(z)
-    slopes = eq.grid.ik.abs() ** 2 + eq.grid.il.abs() ** 2  # K2, but for the Nyquist modes of aliased grids
-    kinetic = 0.5 * weight * slopes * psi.abs().double() ** 2
+    kinetic = kinetic_energy(eq, psi)
     stretching = apply(eq.S[:, :, None, None], psi)
     potential = -0.5 * weight * (h[:, None, None] * (psi.conj() * stretching).real).sum(-3)
     budget = energy_budget(eq, z, dt, t)
@@ -132,6 +131,12 @@ def residual(eq: QuasiGeostrophic, mean: Values, first: Values, last: Values, el
     """Change of the energy spectrum over ``elapsed`` seconds, less the mean of all budget terms."""
     change = (energy_spectrum(eq, last) - energy_spectrum(eq, first)) / elapsed
     return change - sum(mean[n] for n in budget_names(mean))
+
+
+def kinetic_energy(eq: QuasiGeostrophic, psi: Tensor) -> Tensor:
+    """Of each stored wavevector of each layer, ``(..., n, *modes)``; its sum is the domain mean."""
+    slopes = eq.grid.ik.abs() ** 2 + eq.grid.il.abs() ** 2  # K2, but for the Nyquist modes of aliased grids
+    return 0.5 * eq.grid.weight * slopes * psi.abs().double() ** 2
 
 
 def energy_spectrum(eq: QuasiGeostrophic, d: Values) -> Tensor:

@@ -60,8 +60,8 @@ def fit(
     first = resume(checkpoint, net, optimiser, averaged, objective)
     losses, skipped, started = [], 0, time.monotonic()
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
-        for group in optimiser.param_groups:
-            group["lr"] = lr * schedule(i, updates, warm_up)
+        for own in optimiser.param_groups:
+            own["lr"] = lr * schedule(i, updates, warm_up)
         optimiser.zero_grad(set_to_none=True)
         loss = objective(i)
         loss.backward()
