@@ -33,10 +33,14 @@ from sciml.insr.build import insr, insr_on_sphere
 from sciml.insr.refit import refit
 from sciml.insr.tangent import tangent
 from sciml.instruments import Instrument, simulate
+from sciml.nn.mgno import MgNO
+from sciml.nn.unet import UNet
+from sciml.objectives import emulator
 from sciml.observe import Channel, Operator, windows
 from sciml.rollout import BlowUp, Trajectory, rollout
 from sciml.spectra import diagnostics, isotropic
 from sciml.step import STEPPERS, State, Step, ab3, etdrk4, euler, imex, rk4
+from sciml.surrogate import Surrogate
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,6 +65,7 @@ __all__ = [
     "Library",
     "Lorenz63",
     "Lorenz96",
+    "MgNO",
     "Operator",
     "OptimalInterpolation",
     "Pair",
@@ -69,14 +74,17 @@ __all__ = [
     "State",
     "Step",
     "SurfaceQG",
+    "Surrogate",
     "Term",
     "ThreeDVar",
     "Trajectory",
     "TwoLayerQG",
+    "UNet",
     "Vorticity",
     "ab3",
     "cycle",
     "diagnostics",
+    "emulator",
     "etdrk4",
     "euler",
     "from_dataset",

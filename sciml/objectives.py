@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+import xarray as xr
+from torch import Tensor, nn
 
-from sciml.losses import Loss
+from sciml.losses import Loss, relative_l2
 from sciml.surrogate import Learned, Surrogate, Windows
-from sciml.train import Tensors, share
+from sciml.train import Tensors, fit, share
 
 
 def drawn(seed: int, update: int, n: int, batch: int) -> np.ndarray:
@@ -68,7 +70,7 @@ class Supervised:
         return {}
 
     def restore(self, state: Tensors) -> None:
-        pass
+        """There is none."""
 
 
 @dataclass
@@ -108,4 +110,25 @@ class Emulation:
         return {}
 
     def restore(self, state: Tensors) -> None:
-        pass
+        """There is none."""
+
+
+def emulator(
+    net: nn.Module, runs: Sequence[xr.Dataset], every: int = 1, updates: int = 2000, *, lr: float = 1e-3,
+    batch: int = 8, ahead: int = 2, loss: Loss = relative_l2, name: str = "q", autocast: bool = True, seed: int = 0,
+    checkpoint: Path | None = None,
+) -> Surrogate:  # fmt: skip
+    """Train ``net`` to step ``every`` records of runs ``(time, lev, y, x)`` on a periodic grid; the last third of the
+    updates goes over ``ahead`` of its own steps.
+
+    Raises ``ValueError`` for runs that do not fit, ``FloatingPointError`` for losses that are not finite.
+    """
+    windows, grid, dt = Windows.of(runs, every, name)
+    names = tuple(f"{name}{i + 1}" for i in range(windows.runs.shape[2]))
+    surrogate = Surrogate(Learned(net, *windows.scalings()), grid, dt, names)
+    objective = Emulation(
+        surrogate, windows, loss, batch, lambda u: 1 if u < 2 * updates // 3 else ahead, autocast=autocast, seed=seed
+    )
+    net.load_state_dict(fit(net, objective, updates, lr=lr, checkpoint=checkpoint), strict=False)
+    net.eval()
+    return surrogate

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from sciml.files import load_tensors, refusing, save_tensors
@@ -167,6 +169,21 @@ class Windows(NamedTuple):
 
     runs: Tensor
     every: int
+
+    @classmethod
+    def of(cls, runs: Sequence[xr.Dataset], every: int = 1, name: str = "q") -> tuple[Windows, Grid, float]:
+        """From a variable ``(time, lev, y, x)`` of runs of equal length, their grid, and the time between states in s.
+
+        Raises ``ValueError`` where the variable is missing, or times are not evenly spaced.
+        """
+        if missing := [i for i, ds in enumerate(runs) if name not in ds]:
+            raise ValueError(f"run {missing[0]} has no variable {name!r}")
+        steps = np.concatenate([np.diff(ds["time"].values) for ds in runs])
+        if not len(steps) or not np.allclose(steps, steps[0], rtol=1e-6):
+            raise ValueError("the times of the runs are not evenly spaced")
+        values = [np.array(ds[name].transpose("time", "lev", "y", "x").values, dtype=np.float32) for ds in runs]
+        fields = torch.stack([torch.as_tensor(v) for v in values])
+        return cls(fields, every), Grid.from_coords(runs[0]), every * float(steps[0])
 
     def count(self, ahead: int) -> int:
         """How many stretches of ``ahead`` steps there are."""

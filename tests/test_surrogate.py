@@ -154,6 +154,39 @@ def test_windows_stay_in_their_run():
     assert float(steps.std) == 2.0
 
 
+def dataset(q, hours=24.0):
+    eq = sm.TwoLayerQG.preset("eddy", nx=8)
+    times = torch.arange(len(q), dtype=torch.float64) * hours * 3600
+    return sm.to_dataset(sm.Trajectory(times, q.double(), None), eq)
+
+
+def test_windows_of_datasets():
+    runs = [dataset(1e-5 * random(5, 2, 8, 8, seed=s)) for s in (0, 1)]
+    windows, grid, dt = Windows.of(runs, every=2)
+    assert (windows.runs.shape, windows.every, dt) == ((2, 5, 2, 8, 8), 2, 2 * 86400.0)
+    assert (grid.shape, grid.Lx) == ((8, 8), 1e6)
+    np.testing.assert_allclose(windows.runs[1, 3, 0], runs[1]["q"].values[3, 0], rtol=1e-6)
+
+
+def test_datasets_that_do_not_fit_are_refused():
+    uneven = dataset(random(4, 2, 8, 8)).isel(time=[0, 1, 3])
+    with pytest.raises(ValueError, match="not evenly spaced"):
+        Windows.of([uneven])
+    with pytest.raises(ValueError, match="run 0 has no variable 'b'"):
+        Windows.of([uneven], name="b")
+
+
+def test_an_emulator_learns_to_persist_and_decay():
+    """Fields that halve each day: the increment is minus half the field."""
+    q = 1e-5 * random(1, 2, 8, 8)
+    run = dataset(torch.cat([q * 0.5**i for i in range(12)]))
+    torch.manual_seed(0)
+    found = sm.emulator(MgNO(2, 2, **SMALL), [run], updates=150, lr=1e-2, batch=4, autocast=False)
+    after = found.read(found(found.init(q[0])))
+    mean = q[0].mean((-2, -1), keepdim=True)
+    assert (after - q[0] / 2 - mean / 2).norm() < 0.2 * q[0].norm() / 2
+
+
 # -- objectives ------------------------------------------------------------------------------------------------------
 def test_each_sample_is_used_once_before_any_is_used_again():
     seen = np.concatenate([drawn(0, u, 10, 4) for u in range(5)])
