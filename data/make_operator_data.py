@@ -9,7 +9,7 @@ of the published sets, with other samples. Writes ``TASK_train.nc`` and ``TASK_t
 ``u (sample, y, x)``, or ``omega (sample, time, y, x)``. Parts are kept in ``parts`` until a set is whole, so that the
 same command goes on where it was stopped.
 
-Seconds per sample on one core: darcy 0.1, multiscale 0.9, helmholtz 0.05, ns 4 (64 points, 20 times).
+Seconds per sample on one core: darcy 0.1, multiscale 1, helmholtz 0.06, ns 4 (64 points, 20 times).
 """
 
 from __future__ import annotations
@@ -123,4 +123,5 @@ if __name__ == "__main__":
     try:
         run(tyro.cli(Options, description=__doc__))
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
