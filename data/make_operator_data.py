@@ -9,7 +9,7 @@ of the published sets, with other samples. Writes ``TASK_train.nc`` and ``TASK_t
 ``u (sample, y, x)``, or ``omega (sample, time, y, x)``. Parts are kept in ``parts`` until a set is whole, so that the
 same command goes on where it was stopped.
 
-Seconds per sample on one core: darcy 0.1, multiscale 0.9, helmholtz 0.05, ns 4 (64 points, 20 times).
+Seconds per sample on one core: darcy 0.1, multiscale 1, helmholtz 0.06, ns 4 (64 points, 20 times).
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Options:
     """Viscosity of ns."""
     records: int = 20
     """Times of ns, one time unit apart, after the start."""
+    steps: int | None = None
+    """Steps of ns per unit time (default: 100 for 128 points and in proportion)."""
     device: str = "cpu"
     """Where ns is computed."""
     out: Path = Path("runs/operator")
@@ -62,7 +64,7 @@ def maker(o: Options) -> Make:
     if o.task != "ns":
         return lambda seeds: elliptic_samples(o.task, seeds, o.points, o.fine)
     points = o.points or 64
-    flow = Flow(o.nu, o.records, points, o.fine or 2 * points, device=o.device)
+    flow = Flow(o.nu, o.records, points, o.fine or 2 * points, o.steps, o.device)
     return lambda seeds: flow_samples(seeds, flow)
 
 
@@ -83,7 +85,7 @@ def part(path: Path, make: Make, seeds: Sequence[int]) -> xr.Dataset:
 def make_split(o: Options, split: str, samples: int, chunk: int) -> Path:
     """Write one split, part by part."""
     make, started = maker(o), time.process_time()
-    numbers = [o.task, split, o.seed, o.points, o.fine, *((o.nu, o.records) if o.task == "ns" else ())]
+    numbers = [o.task, split, o.seed, o.points, o.fine, *((o.nu, o.records, o.steps) if o.task == "ns" else ())]
     folder = o.out / "parts" / "_".join(map(str, numbers))
     parts = []
     with tqdm(total=samples, desc=f"{o.task} {split}", unit="sample", disable=not sys.stderr.isatty()) as bar:
@@ -121,4 +123,5 @@ if __name__ == "__main__":
     try:
         run(tyro.cli(Options, description=__doc__))
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

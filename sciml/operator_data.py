@@ -114,6 +114,8 @@ def elliptic_samples(task: str, seeds: Sequence[int], points: int | None = None,
 
     The problem is solved on ``fine`` points in each direction, ``points`` of which are kept.
     """
+    if task not in RECIPES:
+        raise ValueError(f"there is no task {task!r}; there are {', '.join(RECIPES)}")
     recipe = RECIPES[task]
     points = points or recipe.points
     fine = fine or (recipe.fine if points == recipe.points else 3 * (points - 1) + 1)

@@ -57,7 +57,9 @@ def needed(found: Mapping[str, np.ndarray], path: str | Path, **axes: int) -> No
     """Raise ``ValueError`` where a variable is missing, or has another number of axes than ``axes`` says."""
     for name, n in axes.items():
         if name not in found:
-            raise ValueError(f"{path} has no variable {name!r}; is it a file of another problem?")
+            raise ValueError(
+                f"{path} has no variable {name!r}; is it a file of another problem, or are its names others?"
+            )
         if found[name].ndim != n or not found[name].size or found[name].dtype.kind not in "fiu":
             text = f"{found[name].dtype} {found[name].shape}"
             raise ValueError(f"{path}: {name!r} should be numbers with {n} axes, sample first; it is {text}")
@@ -77,28 +79,24 @@ def dataset(data: Mapping[str, Any], coords: Mapping[str, Any], path: str | Path
     return xr.Dataset(single, coords, attrs)
 
 
-def every(n: int, step: int) -> slice:
-    """Every ``step``-th of ``n`` points of a vertex grid, both ends kept."""
-    if step < 1 or (n - 1) % step:
-        raise ValueError(f"stride must divide {n - 1}, one less than the points of the file; got {step}")
-    return slice(None, None, step)
-
-
 # -- the files -------------------------------------------------------------------------------------------------------
-def read_darcy(path: str | Path, stride: int = 1) -> xr.Dataset:
-    """``a`` and ``u (sample, y, x)`` of a Darcy file (variables ``coeff`` and ``sol``), every ``stride``-th point.
+def read_darcy(path: str | Path, stride: int = 1, names: tuple[str, str] = ("coeff", "sol")) -> xr.Dataset:
+    """``a`` and ``u (sample, y, x)`` of a Darcy file, every ``stride``-th point; ``names`` are those in the file.
 
     Li et al. (2021): ``piececonst_r421_N1024_smooth1.mat``; also the rough and the multiscale files of that layout.
+    Files do not say where their points are: they are taken to go from 0 to 1, the ends included.
     """
-    found = matlab(path, ("coeff", "sol"))
-    needed(found, path, coeff=3, sol=3)
-    agree(path, found["coeff"].shape, found["sol"].shape)
-    n = found["sol"].shape[-1]
-    agree(path, found["sol"].shape[1:], (n, n))
-    kept = every(n, stride)
-    data = {"a": ("coeff", "coefficient"), "u": ("sol", "solution")}
-    data = {n: (("sample", "y", "x"), found[k][:, kept, kept], t) for n, (k, t) in data.items()}
-    return dataset(data, coordinates((n - 1) // stride + 1), path)
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}")
+    found = matlab(path, names)
+    needed(found, path, **dict.fromkeys(names, 3))
+    coefficient, solution = (found[n] for n in names)
+    n = solution.shape[-1]
+    agree(path, coefficient.shape, solution.shape, (len(solution), n, n))
+    kept, dims = slice(None, None, stride), ("sample", "y", "x")
+    data = {"a": (dims, coefficient[:, kept, kept], "coefficient"), "u": (dims, solution[:, kept, kept], "solution")}
+    coords = {d: (dim, s[kept], attrs) for d, (dim, s, attrs) in coordinates(n).items()}
+    return dataset(data, coords, path)
 
 
 def read_navier_stokes(path: str | Path) -> xr.Dataset:

@@ -15,6 +15,7 @@ from sciml.equation.elliptic import (
     direct,
     elliptic,
     harmonic,
+    laplacian_inverse,
     linear_elements,
     operator,
     outflow,
@@ -95,6 +96,31 @@ def test_matrix_is_the_outflow_and_is_inverted():
     expected = np.linalg.solve(dense, source.ravel()).reshape(source.shape)
     assert relative(direct(k, source), expected) < 1e-12
     assert relative(conjugate_gradients(k, source, 1e-12), expected) < 1e-10
+
+
+def triangle(p):
+    """Stiffness of the linear element with corners ``p (3, 2)``: area times products of gradients."""
+    gradients = np.linalg.inv(np.column_stack([np.ones(3), p]))[1:]
+    return abs(np.linalg.det(np.column_stack([np.ones(3), p]))) / 2 * gradients.T @ gradients
+
+
+def test_linear_elements_are_those_assembled_triangle_by_triangle():
+    """Each square is cut from its upper left to its lower right corner; the coefficient is that of the centroid."""
+    ny, nx = 6, 5
+    corners, number = np.stack(np.broadcast_arrays(*axes(ny, nx)), -1), np.arange(ny * nx).reshape(ny, nx)
+    full = np.zeros((ny * nx, ny * nx))
+    for i in range(ny - 1):
+        for j in range(nx - 1):
+            for at in (((i, i, i + 1), (j, j + 1, j)), ((i + 1, i + 1, i), (j + 1, j, j + 1))):
+                p, n = corners[at], number[at]
+                full[np.ix_(n, n)] += varying(*p.mean(0)) * triangle(p)
+    inside = number[1:-1, 1:-1].ravel()
+    assert relative(operator(linear_elements(varying, ny, nx)).toarray(), full[np.ix_(inside, inside)]) < 1e-13
+
+
+def test_sine_transforms_invert_the_laplacian():
+    u = np.random.default_rng(0).standard_normal((7, 10))
+    assert relative(laplacian_inverse(u.shape)(outflow(conductance(np.ones((9, 12))), u)), u) < 1e-13
 
 
 def test_what_is_produced_flows_out():
@@ -222,6 +248,7 @@ def test_wave_speed_has_the_modes_and_variances_stated():
     power = (found**2).mean(0)
     seen = power > 1e-12 * power.max()
     assert seen.sum() == 100
+    assert not seen[0, 0]
     assert k2[seen].max() <= k2[~seen & (k2 > 0)].min()
     inner = seen & (np.outer(range(33), range(33)) > 0)  # there the series has 2 c cos cos, the transform 4 c cos cos
     theory = (4 / 2) ** -2 * (PI**2 * k2[inner] + 9.0) ** -2
