@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sciml.nn.boundary import CONDITIONS, Stencil, extended, inside
+from sciml.nn.boundary import CONDITIONS, Stencil, extended, inside, resized
 from sciml.nn.mgno import PUBLISHED, Cycle, MgNO, Prolongation
 from sciml.nn.unet import UNet
 
@@ -143,6 +143,23 @@ def test_axes_have_their_own_conditions():
     assert both.shape == (1, 1, 6, 7)
     assert torch.equal(both[0, 0, 0, 1:-1], x[0, 0, 1])
     assert torch.equal(both[0, 0, 1:-1, 0], x[0, 0, :, -1])
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (9, 11)])
+def test_waves_that_both_grids_have_are_kept(shape):
+    def field(ny, nx):
+        y, x = (torch.arange(n, dtype=torch.float64) * (2 * torch.pi / n) for n in (ny, nx))
+        return (torch.sin(2 * x) * torch.cos(3 * y)[:, None] + 0.3)[None, None]
+
+    torch.testing.assert_close(resized(field(16, 16), shape, ("periodic",) * 2), field(*shape))
+
+
+def test_points_that_both_grids_have_keep_their_values_between_walls():
+    f = random(2, 1, 9, 9)
+    fine = resized(f, (17, 17), ("dirichlet",) * 2)
+    torch.testing.assert_close(fine[..., ::2, ::2], f)
+    torch.testing.assert_close(resized(fine, (9, 9), ("neumann",) * 2), f)
+    assert resized(f, (9, 9), ("dirichlet",) * 2) is f
 
 
 # -- sizes and configurations ----------------------------------------------------------------------------------------

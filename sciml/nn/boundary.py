@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sciml.grid import Grid
 from sciml.nn.layers import wrapped
 
 Boundary = tuple[str, ...]
@@ -63,6 +64,17 @@ def inside(x: Tensor, boundary: Boundary) -> Tensor:
         if b == "dirichlet" and n > 2:
             x = F.pad(x.narrow(axis, 1, n - 2), (1, 1) if axis == -1 else (0, 0, 1, 1))
     return x
+
+
+def resized(x: Tensor, shape: Sequence[int], boundary: Boundary) -> Tensor:
+    """Fields ``(b, channels, y, x)`` on a grid of another ``shape`` of the same box: the waves that both grids have on
+    a periodic box, cubic interpolation between walls (points that both have keep their values)."""
+    if tuple(x.shape[2:]) == tuple(shape):
+        return x
+    if all(b == "periodic" for b in boundary):
+        grid = Grid(x.shape[-1], x.shape[-2], dealias=1, x0=0.0, y0=0.0)
+        return grid.resample(x.double(), grid.resized(shape[-1], shape[-2])).to(x.dtype)
+    return F.interpolate(x, tuple(shape), mode="bicubic", align_corners=True)
 
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
