@@ -167,6 +167,7 @@ def train(o: Options) -> None:
         error = learning.error_by_level().tolist()
         with log.open("a") as file:
             file.write(f"{update},{loss:.5g},{error[0]:.5g},{error[1]:.5g},{time.monotonic() - started:.0f}\n")
+        print(f"update {update} of {scale['updates']}, {time.monotonic() - started:.0f} s", flush=True)
 
     analysis, every = learning.analysis, max(1, min(50, scale["updates"] // 3))
     averaged = fit(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -58,7 +57,7 @@ def fit(
     optimiser = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.999), weight_decay=weight_decay)
     averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
     first = resume(checkpoint, net, optimiser, averaged, objective)
-    losses, skipped, started = [], 0, time.monotonic()
+    losses, skipped = [], 0
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
         for own in optimiser.param_groups:
             own["lr"] = lr * schedule(i, updates, warm_up)
@@ -81,9 +80,6 @@ def fit(
         if (i + 1) % every == 0 or i + 1 == updates:
             if log is not None and losses and rank == 0:
                 log(i + 1, sum(losses) / len(losses))
-                print(
-                    f"update {i + 1} of {updates}, {time.monotonic() - started:.0f} s, {skipped} left out", flush=True
-                )
             if checkpoint is not None and rank == 0:
                 save(checkpoint, i + 1, net, optimiser, averaged, objective)
             losses = []

@@ -14,7 +14,7 @@ import pytest
 from tests import ROOT
 
 FOLDER = ROOT / "cases"
-HELPERS = ("common", "methods", "neural")
+HELPERS = ("common", "methods", "neural", "operators")
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
@@ -24,6 +24,8 @@ SHORT = {
     "altimetry_map": "--nx 24 --points 12 --days 4",
     "medida_ks": "--nx 96 --samples 8 --case 1 --sweep 1",
     "medida_qg": "--nx 16 --samples 4 --leads 1 --spin-up 0.3",
+    "mgno_qg": "--train --nx 16 --fine 32 --days 40 --updates 4 --batch 4",
+    "mgno_darcy": "--points 16 --samples 16 --updates 4 --batch 4",
     "insr_advection": "--width 6 --iterations 40 --end 1",
     "insr_taylor_green": "--width 6 --depth 2 --iterations 40 --end 1 --epsilon 1e-6",
     "insr_burgers": "--width 6 --iterations 20 --end 0.2 --nu 0.02",
@@ -41,6 +43,9 @@ PROMISED = {
     "medida_ks": "discovery_1.json table.nc coefficients.png path.png error.png summary.json",
     "medida_qg": "discovery.json increments.nc increments.png coefficients.png path.png forecast.png summary.json",
     **{name: NEURAL for name in CASES if name.startswith("insr_")},
+    "mgno_qg": "skill.nc climate.nc skill.png spectra.png maps.png energy.png mgno.safetensors mgno.csv mgno.png "
+    "unet.safetensors summary.json",
+    "mgno_darcy": "scores.nc error.png fields.png mgno.safetensors mgno.csv mgno.png summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }
 QG = SHORT["qg_two_layer"].split()

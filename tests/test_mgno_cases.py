@@ -1,0 +1,92 @@
+"""The cases of operator learning: what they refuse, weights that are used again, budgets, the published files."""
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sciml.surrogate import Learned, Scaling, Surrogate
+from tests.case_fixtures import SHORT, refused
+
+QG = SHORT["mgno_qg"].split()
+DARCY = SHORT["mgno_darcy"].split()
+pytestmark = pytest.mark.usefixtures("_cases_are_importable")
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["--lead-days", "0"], "at least 1"),
+    (["--days", "1"], "twice the lead"),
+    (["--minutes", "0"], "--minutes must be positive"),
+    (["--weights", "missing.safetensors"], "missing"),
+    (["--train", "--networks", "fno", "--updates", "2"], "bench/.neuralop"),
+])  # fmt: skip
+def test_qg_refuses(args, message, call, tmp_path):
+    base = ["--preset", "quick", "--nx", "16", "--fine", "16", "--days", "12", "--data", tmp_path / "d"]
+    pytest.importorskip("torch")
+    refused(call(*base, *args, "--out", tmp_path / "o", case="mgno_qg"), message)
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["--points", "8"], "--points must be at least 16"), (["--samples", "2"], "--samples at least --batch"),
+])  # fmt: skip
+def test_darcy_refuses(args, message, call, tmp_path):
+    refused(call("--preset", "quick", *args, "--out", tmp_path / "o", case="mgno_darcy"), message)
+
+
+def test_weights_are_used_again(finished, call, tmp_path):
+    """Of the finished run: on the same truths the same skill, and no training."""
+    out, _ = finished("mgno_qg")
+    before = xr.open_dataset(out / "skill.nc", decode_times=False)["correlation"].sel(forecast="mgno").values
+    ended = call("--preset", "quick", "--nx", 16, "--fine", 32, "--days", 40, "--out", tmp_path / "again", "--weights",
+                 out / "mgno.safetensors", case="mgno_qg")  # fmt: skip
+    assert (ended.status, ended.err) == (0, "")
+    assert "training" not in ended.out
+    after = xr.open_dataset(tmp_path / "again" / "skill.nc", decode_times=False)["correlation"].sel(forecast="mgno")
+    np.testing.assert_allclose(after.values, before, rtol=1e-5)
+
+
+def test_weights_say_how_they_were_made(finished):
+    out, _ = finished("mgno_qg")
+    _, about = Learned.load(out / "mgno.safetensors")
+    assert about["command"].startswith("python cases/mgno_qg.py --train")
+    assert about["updates"] == 4
+    assert len(about["truth"]["spectrum"]) == 2
+    surrogate = Surrogate.load(out / "mgno.safetensors")
+    assert (surrogate.dt, surrogate.names, surrogate.grid.shape) == (2 * 86400.0, ("q1", "q2"), (16, 16))
+
+
+def test_weights_of_another_grid_are_refused(finished, call, tmp_path):
+    out, _ = finished("mgno_qg")
+    ended = call("--preset", "quick", "--nx", 32, "--weights", out / "mgno.safetensors", "--out", tmp_path / "o",
+                 case="mgno_qg")  # fmt: skip
+    refused(ended, "not of 32 points")
+
+
+def test_plans_keep_the_number_of_updates(tmp_path):
+    operators = import_module("operators")
+    net = torch.nn.Linear(4, 4)
+
+    def objective(update):
+        return net(torch.ones(2, 4)).square().sum()
+
+    plan = tmp_path / "plan.json"
+    first = operators.planned(plan, net, objective, 0.5, {0: 1.0})
+    assert first == json.loads(plan.read_text())["updates"]
+    assert operators.planned(plan, net, objective, 100.0, {0: 1.0}) == first
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("task", ["smooth", "multiscale", "helmholtz", "ns"])
+def test_every_task_has_data_a_network_and_tests(task, tmp_path):
+    case, points = import_module("mgno_darcy"), 16
+    o = case.Options(preset="quick", task=task, points=points, data=tmp_path)
+    x, y = case.pairs(case.split(o, "train", points, 2))
+    assert x.shape == y.shape
+    net = case.network(o, "mgno", case.TASKS[task], points)
+    learned = Learned(net, Scaling.of(x), Scaling.of(y, False))
+    for test in case.tests(o, points, 2):
+        if test.points >= 2 ** (len(net.config.smoothings) - 1):
+            assert case.predicted(learned, test, case.TASKS[task].boundary).shape == test.y[:, : test.steps].shape
