@@ -33,7 +33,7 @@ from sciml import emulation, plot, plot_emulation, score
 from sciml.data import write_netcdf
 from sciml.emulation import Climate, LinearInverse, Skill
 from sciml.equation.presets import preset
-from sciml.losses import relative_l2
+from sciml.losses import Loss, combined, relative_l2, seen_through
 from sciml.objectives import Emulation
 from sciml.snapshots import DAY, runs, stepper
 from sciml.surrogate import Learned, Surrogate, Windows
@@ -48,6 +48,8 @@ SCALES: dict[str, dict[str, Any]] = {
 NETS: dict[str, dict[str, Any]] = {"mgno": {}, "unet": {}, "fno": {"n_modes": (42, 42)}}
 """Options of the networks beside their channels."""
 LR = {"mgno": 1e-3, "unet": 1e-3, "fno": 2e-3}
+PSI = (1600.0, 340.0)
+"""m2 s-1: round values of the standard deviation of psi in both layers"""
 TEST = 1000
 """seed of the first run that no training sees"""
 LAYERS = ("layer 1", "layer 2")
@@ -71,7 +73,7 @@ class Options(Common):
     """Processor time for the training of each network, as a factor of a minute (default: with the preset)."""
     updates: int | None = None
     """Updates of each training, instead of --minutes."""
-    ahead: int = 2
+    ahead: int = 3
     """Own steps over which the last third of a training goes."""
     batch: int = 8
     """Stretches in an update."""
@@ -109,7 +111,7 @@ def fields(o: Options, scale: dict[str, Any], seeds) -> Tensor:
 # -- training --------------------------------------------------------------------------------------------------------
 def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[str, Surrogate]:
     """Surrogates by name; those whose weights are in ``out`` already are read."""
-    windows, grid = Windows(truths, o.lead_days), preset("eddy", o.nx).grid
+    windows, grid = Windows(truths, o.lead_days), preset("eddy", o.nx, dealias=2 / 3).grid
     known, found = emulation.climate(preset("eddy", o.nx), truths.flatten(0, 1)), {}  # type: ignore[arg-type]
     for name in o.networks:
         path = out / f"{name}.safetensors"
@@ -125,13 +127,27 @@ def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[
     return found
 
 
+def loss_of(surrogate: Surrogate) -> Loss:
+    """Relative L2 errors of q and of psi of each layer in units of their standard deviations, the latter with half the
+    weight: q alone says little of the largest eddies, whose psi is large and whose q is small."""
+    eq: Any = sm.preset("eddy", surrogate.grid.nx, dtype=torch.float32)
+    std = surrogate.learned.inputs.std
+
+    def psi(z: Tensor) -> Tensor:
+        found = eq.grid.ifft(eq.psi(eq.grid.fft(z * std)))
+        return found / found.new_tensor(PSI)[:, None, None]
+
+    return combined((1.0, relative_l2), (0.5, seen_through(psi, relative_l2)))
+
+
 def learn(o: Options, scale: dict[str, Any], out: Path, name: str, surrogate: Surrogate, windows: Windows) -> dict:
     """Train one network."""
-    probe = Emulation(surrogate, windows, relative_l2, o.batch, lambda u: o.ahead if u else 1, autocast=True)
+    loss = loss_of(surrogate)
+    probe = Emulation(surrogate, windows, loss, o.batch, lambda u: o.ahead if u else 1, autocast=True)
     net, seconds = surrogate.learned.net, 60 * scale["minutes"]
     updates = o.updates or operators.planned(out / f"{name}.json", net, probe, seconds, {0: 2 / 3, 1: 1 / 3})
     objective = Emulation(
-        surrogate, windows, relative_l2, o.batch, lambda u: 1 if u < 2 * updates // 3 else o.ahead, autocast=True,
+        surrogate, windows, loss, o.batch, lambda u: 1 if u < 2 * updates // 3 else o.ahead, autocast=True,
         seed=o.seed,
     )  # fmt: skip
     print(f"training {name}: {operators.count(net)} weights, {updates} updates", flush=True)

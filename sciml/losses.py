@@ -65,6 +65,11 @@ def spectral(cut: int) -> Loss:
     return loss
 
 
+def seen_through(f: Callable[[Tensor], Tensor], loss: Loss) -> Loss:
+    """The loss of a function of the fields, such as the streamfunction of a potential vorticity."""
+    return lambda prediction, target: loss(f(prediction), f(target))
+
+
 def combined(*parts: tuple[float, Loss]) -> Loss:
     """Weighted sum of losses."""
     return lambda prediction, target: torch.stack([w * loss(prediction, target) for w, loss in parts]).sum(0)

@@ -77,7 +77,8 @@ class Supervised:
 class Emulation:
     """The objective of :func:`sciml.train.fit` for emulators: their error over ``ahead(update)`` of their own steps.
 
-    The loss is the mean of those of all steps, of fields in units of their standard deviations. Each stretch is shifted
+    The loss is the mean of those of all steps, of fields in units of their standard deviations, of the waves that the
+    surrogate's grid keeps. Each stretch is shifted
     at random around the box where ``shifted``, which changes nothing for an equation whose parameters are constant.
     """
 
@@ -97,6 +98,7 @@ class Emulation:
             raise ValueError(f"the runs have {count} stretches of {steps} steps, fewer than a batch of {self.batch}")
         samples = rng.choice(count, self.batch, replace=False).tolist()
         truth = self.surrogate.learned.inputs.scaled(self.windows(samples, steps)).float()
+        truth = self.surrogate.kept(truth)
         if self.shifted:
             truth = truth.roll([int(rng.integers(n)) for n in truth.shape[-2:]], (-2, -1))
         z, losses = truth[:, 0], []

@@ -108,9 +108,10 @@ def nested(value: Any) -> Any:
 class Surrogate:
     """A network as a time step: fields ``(..., n, ny, nx)`` on ``grid`` plus the increment that it learned.
 
-    The state holds fields in units of their standard deviations, in the network's precision; increments have no mean
-    over the box where ``conserving``, as PV in a periodic box has none. ``names`` are those of the channels, ``dt`` in
-    s.
+    The state holds fields in units of their standard deviations, in the network's precision, and of their waves those
+    that the grid keeps: where its dealiasing rule is 2/3, what a network makes near the cutoff is dropped at each step,
+    which otherwise piles up over thousands of them. Increments have no mean over the box where ``conserving``, as PV in
+    a periodic box has none. ``names`` are those of the channels, ``dt`` in s.
     """
 
     learned: Learned
@@ -129,7 +130,13 @@ class Surrogate:
         if not bool(torch.isfinite(fields).all()):
             raise ValueError("the fields are not finite everywhere")
         weight = next(self.learned.net.parameters())
-        return State(self.learned.inputs.scaled(fields).to(weight), float(time))
+        return State(self.kept(self.learned.inputs.scaled(fields).to(weight)), float(time))
+
+    def kept(self, z: Tensor) -> Tensor:
+        """The waves that the grid keeps."""
+        if self.grid.dealias >= 1:
+            return z
+        return self.grid.ifft(self.grid.fft(z.to(self.grid.dtype))).to(z.dtype)
 
     def __call__(self, state: State) -> State:
         with torch.no_grad():
@@ -141,7 +148,7 @@ class Surrogate:
         change = self.learned.net(flat).to(z.dtype) * (self.learned.outputs.std / self.learned.inputs.std).to(z)
         if self.conserving:
             change = change - change.mean((-2, -1), keepdim=True)
-        return (flat + change).reshape(z.shape)
+        return self.kept(flat + change).reshape(z.shape)
 
     def read(self, state: State) -> Tensor:
         """Fields in their own units, ``(..., n, ny, nx)``."""
