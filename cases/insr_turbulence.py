@@ -1,0 +1,74 @@
+r"""Decaying two-dimensional turbulence by a neural field.
+
+    omega_t + J(psi, omega) = nu lap omega,  omega = lap psi,  on the periodic box of sides 2 pi
+
+from random eddies of unit velocity, which turn around each other, draw filaments out and merge (McWilliams 1984, JFM
+146, 21). One sine network gives the streamfunction; least squares in vorticity move its weights (after Du & Zaki 2021,
+PRE 104, 045303). Truth is the spectral solver with 128 x 128 points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import neural
+import torch
+from common import Refused, main
+from torch import Tensor
+
+import sciml as sm
+
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": dict(width=12, omega=1.0, samples=1.5, iterations=60, tolerance=1e-4),
+    "default": dict(width=20, omega=1.0, samples=1.2, iterations=200, tolerance=1e-5),
+    "full": dict(width=28, omega=1.0, samples=1.2, iterations=300, tolerance=1e-5),
+}
+NX = 128
+
+
+@dataclass(frozen=True)
+class Options(neural.Neural):
+    waves: float = 2.0
+    """Eddies across the box at the start."""
+    nu: float = 5e-3
+    """Viscosity in m2/s."""
+    end: float = 4.0
+    """Length of the run in s; eddies of unit velocity turn in about pi / waves."""
+
+
+def velocity(eq: sm.Equation, omega: Tensor) -> Tensor:
+    """``(u, v)`` of vorticity on the grid."""
+    psi = -eq.grid.invK2 * eq.init(omega)[..., 0, :, :]
+    return torch.stack([eq.grid.ifft(-eq.grid.il * psi), eq.grid.ifft(eq.grid.ik * psi)])
+
+
+def energy(eq: sm.Equation, omega: Tensor) -> float:
+    return float(velocity(eq, omega).square().sum(0).mean()) / 2
+
+
+def eddies(eq: sm.Equation, waves: float, seed: int) -> Tensor:
+    """Vorticity ``(1, ny, nx)`` of random eddies whose root mean square velocity is 1."""
+    grid = eq.grid
+    psi = sm.random_field(grid, lambda K: (K / waves) ** 6 * torch.exp(-3 * (K / waves) ** 2), seed)
+    omega = grid.ifft(-grid.K2 * grid.fft(psi))[None]
+    return omega / (2 * energy(eq, omega)) ** 0.5
+
+
+def problem(o: Options) -> neural.Problem:
+    grid = sm.Grid(NX, NX, Lx=2 * torch.pi, Ly=2 * torch.pi, x0=0.0, y0=0.0, dealias=3 / 2)
+    eq = sm.Vorticity(grid=grid, nu=o.nu)
+    start = eddies(eq, o.waves, o.seed)
+    truth = neural.reference(eq, start, [o.end * i / 20 for i in range(21)], 0.005, sm.rk4)
+    return neural.Problem(eq, start, o.end, truth, sm.rk4, 0.005, energy=energy, name="vorticity", units="s-1",
+                          time_units="s")  # fmt: skip
+
+
+def run(o: Options) -> None:
+    if not (1 <= o.waves <= 8 and 1e-3 <= o.nu <= 1 and 0 < o.end <= 100):
+        raise Refused("--waves must be from 1 to 8, --nu from 1e-3 to 1 m2/s (a finer truth else), --end up to 100 s")
+    neural.solved(o, problem(o), SIZES[o.preset], "insr_turbulence")
+
+
+if __name__ == "__main__":
+    main(run, Options)
