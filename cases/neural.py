@@ -289,8 +289,8 @@ def finish(o: Neural, p: Problem, step: NeuralStep, name: str, beside: Callable[
     results = {"weights": run.weights, "error": run.errors[-1], "errors": run.errors, "fit_error": run.errors[0],
                "error_over_time": float(np.linalg.norm(norms[:, 0]) / np.linalg.norm(norms[:, 1])),
                "fit_seconds": run.fit, "march_seconds": run.march, "evaluations": sum(n[2] for n in run.notes[1:]),
-               "residual": max(n[0] for n in run.notes[1:]), "energy_drift": drift(run, p),
-               "solvers": {r.name: r._asdict() for r in rows}}  # fmt: skip
+               "residual": max(n[0] for n in run.notes[1:]), "estimate": run.notes[-1][3],
+               "energy_drift": drift(run, p), "solvers": {r.name: r._asdict() for r in rows}}  # fmt: skip
     table(rows, results, p)
     write(out, p, run)
     pictures(out, p, run)
@@ -344,6 +344,7 @@ def pictures(out: Path, p: Problem, run: Run) -> None:
     plt = plot.pyplot()
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     ax.semilogy(run.times, run.errors, "o-", ms=3, label="error")
+    ax.semilogy(run.times, [n[3] for n in run.notes], "k--", label="its running estimate")
     ax.semilogy(run.times[1:], [n[0] for n in run.notes[1:]], "k:", label="residual of least squares")
     ax.set(xlabel="time", ylabel=f"relative error of {p.name}")
     ax.legend()

@@ -29,6 +29,8 @@ SHORT = {
     "insr_burgers": "--width 6 --iterations 20 --end 0.2 --nu 0.02",
     "insr_allen_cahn": "--width 6 --iterations 30 --end 0.4",
     "insr_qg": "--width 6 --depth 2 --iterations 20 --days 1",
+    "insr_turbulence": "--width 6 --depth 2 --iterations 20 --end 0.1",
+    "insr_teng": "--problem burgers --width 6 --depth 2 --iterations 20 --end 0.5",
     "insr_sphere": "--width 4 --iterations 30 --days 0.2",
 }
 NEURAL = "fields.nc state.safetensors error.png fields.png summary.json"
