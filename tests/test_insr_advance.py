@@ -18,6 +18,7 @@ from sciml.insr.runge_kutta import TABLEAUS
 from sciml.insr.solve import primal
 from sciml.insr.splitting import lie, strang
 from sciml.insr.systems import momentum, strong
+from sciml.insr.tangent import linearised
 from tests.conftest import relative
 from tests.test_insr import BOX, LINE, after, burgers, sinusoid, vortices
 
@@ -143,19 +144,25 @@ def test_residuals_at_places_are_those_of_least_squares():
     assert float(missing / (f * root).norm()) == pytest.approx(float(once(state).memory[1][0]), rel=1e-3)
 
 
-def test_nodes_by_residual_see_a_thin_front():
-    """Fewer nodes than waves of the front, where even ones miss it: Burgers from a start that few nodes resolve."""
-    eq = sm.Burgers(grid=LINE, nu=0.05)
-    net, errors = sinusoid(width=8), []
-    fitted = sm.insr(eq, net, 0.1, samples=400, iterations=200)
-    start = fitted.init(burgers_start())
-    truth = sm.rollout(sm.etdrk4(eq, 0.01), 100, every=100)(burgers_start()).fields[-1]
-    for method in (OWN, refined(OWN)):
-        step, state = sm.insr(eq, net, 0.1, method, samples=100), start
-        for _ in range(10):
-            state = step(state)
-        errors.append(l2(step.read(state), truth))
-    assert errors[1] < errors[0]
+def test_nodes_by_residual_see_a_thin_pulse():
+    """Thinner than the spacing of 220 even nodes: what is left by the slope of few nodes, looked at on many."""
+    grid = sm.Grid(512, 1, Lx=4.0, Ly=1.0, x0=-2.0, y0=0.0, dealias=3 / 2)
+    eq, net = sm.Burgers(grid=grid, nu=2e-3), Siren(grid, 1, (8, 8), omega=4.0)
+    step = sm.insr(eq, net, 0.05, samples=1000, iterations=100)
+    state = step.init(torch.exp(-((grid.x / 0.015) ** 2) / 2)[None])
+    many, weight = Box(grid).nodes(3000, torch.Generator())
+    J, _, f, _ = linearised(step, state.z, 0.0, many, weight.sqrt(), state.memory[0], ())
+
+    def left(x, root):
+        own, _, g, _ = linearised(step, state.z, 0.0, x, root, state.memory[0], ())
+        return float((J @ primal(own, g, 1e-8) - f).norm())
+
+    x, weight = Box(grid).nodes(220, torch.Generator())
+    chosen = []
+    refined(lambda step, state, x, root: chosen.append((x, root)))(step, state, x, weight.sqrt())
+    least = float((J @ primal(J, f, 1e-8) - f).norm())
+    assert left(x, weight.sqrt()) > 1.15 * least
+    assert left(*chosen[0]) < 1.08 * least
     with pytest.raises(ValueError, match="candidates must be at least 2"):
         refined(OWN, candidates=1)
 
@@ -169,25 +176,25 @@ def test_a_soliton():
     def soliton(t):
         return (2 / torch.cosh(grid.x - 4 * t) ** 2)[None]
 
-    step = sm.insr(eq, net, 0.1, sm.tangent(epsilon=1e-9, tolerance=1e-6), samples=400, iterations=300)
+    step = sm.insr(eq, net, 0.1, sm.tangent(epsilon=1e-9, tolerance=1e-5), samples=300, iterations=150)
     first = state = step.init(soliton(0.0))
-    for _ in range(3):
+    for _ in range(2):
         state = step(state)
-    assert l2(step.read(state), soliton(0.3)) < 1e-3
-    assert l2(soliton(0.3), soliton(0.0)) > 0.5, "it has moved"
+    assert l2(step.read(state), soliton(0.2)) < 2e-3
+    assert l2(soliton(0.2), soliton(0.0)) > 0.5, "it has moved"
     u = [Field("u")]
     assert relative(step.mean(state, u, 2000), step.mean(first, u, 2000)) < 1e-3
 
 
 def test_a_field_of_kuramoto_and_sivashinsky():
-    """Against the spectral solver, from growth out of a wave; a smaller tolerance helps."""
+    """Against the spectral solver, while waves grow and steepen."""
     grid = sm.Grid(64, 1, Lx=22.0, Ly=1.0, x0=0.0, y0=0.0, dealias=3 / 2)
     eq, net = sm.KuramotoSivashinsky(grid=grid), Siren(grid, 1, (10, 10), omega=1.5)
     start = (torch.cos(2 * math.pi * grid.x / 11) + torch.sin(2 * math.pi * grid.x / 22) / 2)[None]
     truth = sm.rollout(sm.etdrk4(eq, 0.01), 200, every=200)(start).fields[-1]
-    step = sm.insr(eq, net, 0.5, sm.tangent(epsilon=1e-9, tolerance=1e-6), samples=400, iterations=300)
+    step = sm.insr(eq, net, 0.5, sm.tangent(epsilon=1e-9, tolerance=1e-5), samples=300, iterations=150)
     state = step.init(start)
     for _ in range(4):
         state = step(state)
-    assert l2(step.read(state), truth) < 1e-3
+    assert l2(step.read(state), truth) < 2e-3
     assert l2(truth, start) > 0.3, "it has changed"
