@@ -24,6 +24,7 @@ from torch import Tensor
 
 import sciml as sm
 from sciml.equation.base import Term
+from sciml.equation.expression import Field, dx, dy
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": dict(width=10, omega=1.0, iterations=60, tolerance=1e-5),
@@ -47,7 +48,8 @@ def equation(o: Options, grid: sm.Grid) -> sm.Equation:
     if o.problem == "allen_cahn":
         return sm.AllenCahn(grid=grid, kappa=o.D)
     still = sm.Advection(grid=grid, U=0.0, kappa=o.D)
-    return still + Term("c", "steepening", "-0.5*dx(c**2) - 0.5*dy(c**2)") if o.problem == "burgers" else still
+    c = Field("c")
+    return still + Term("c", "steepening", -0.5 * dx(c**2) - 0.5 * dy(c**2)) if o.problem == "burgers" else still
 
 
 def wave(grid: sm.Grid) -> Tensor:

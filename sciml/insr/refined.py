@@ -7,6 +7,8 @@ the weight :math:`w_i / (n p_i)`, so that sums over the n nodes taken are integr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,9 @@ def refined(
 ) -> Advance:  # fmt: skip
     """Like ``advance``, on nodes drawn anew for each step by the size of the residual at its start.
 
+    For features thinner than the spacing of nodes; it takes at least two nodes for each weight, as those that are far
+    from the features become few. Where even nodes resolve the field, they are as good.
+
     Parameters
     ----------
     candidates : as a factor of the nodes
@@ -32,7 +37,7 @@ def refined(
     if not (candidates >= 2 and 0 < even <= 1):
         raise ValueError(f"candidates must be at least 2 and even from 0 to 1, got {candidates} and {even}")
 
-    def advanced(step: NeuralStep, state: State, x: Tensor, root: Tensor) -> tuple[Tensor, list[float]]:
+    def advanced(step: NeuralStep, state: State, x: Tensor, root: Tensor) -> tuple[Tensor, Sequence[float]]:
         places, weight = step.domain.nodes(candidates * len(x), torch.Generator().manual_seed(0))
         missing = residuals(step, state, x, root, places, epsilon, solve)
         density = weight * (even + (1 - even) * missing / (weight * missing).sum().clamp(min=1e-300))
