@@ -5,10 +5,15 @@ r"""Heat, phases and a steepening wave in two dimensions by a neural field, the 
     burgers      u_t + u (u_x + u_y) = D lap u,   D = 1/10, on the periodic box of sides 2 pi, until t = 4, from
     u = cosh(3 sin x) sinh(sin y) / 25
 
-The start has 42 Fourier coefficients above 1e-6, as many as the published one, of which more is not known here. Weights
-move along the tangent space by an adaptive Runge-Kutta method. Truth is the spectral solver with 128 x 128 points. Chen
-et al. (2024, ICML, 2404.10771) fit a network of 8361 weights at each of 800 steps by Gauss-Newton, with random subsets
-of the weights, on 65 536 samples and more.
+The start has 42 Fourier coefficients above 1e-6, as many as the published one. Weights move along the tangent space by
+an adaptive Runge-Kutta method. Truth is the spectral solver with 128 x 128 points; beside it the same with as many
+numbers as the network has weights. Chen et al. (2024, ICML) fit a network of 8361 weights at each of 800 steps by
+Gauss-Newton, with random subsets of the weights, on 65 536 samples and more.
+
+Expected, at t = 4 with 505 weights: heat 6e-6, phases 2e-5, steepening wave 4e-5 (quick, 281 weights: 2e-5 to 2e-4).
+Run time on one core: quick 15 s, default 1 minute, full 6 minutes.
+
+Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """
 
 from __future__ import annotations

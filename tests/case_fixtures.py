@@ -14,7 +14,7 @@ import pytest
 from tests import ROOT
 
 FOLDER = ROOT / "cases"
-HELPERS = ("common", "methods", "neural")
+HELPERS = ("common", "methods", "neural", "neural_pictures")
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",

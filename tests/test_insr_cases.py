@@ -49,6 +49,7 @@ def test_a_run_goes_on_with_its_own_options_only(call, tmp_path):
     [
         ("insr_advection", ["--scheme", "nothing"], "there are euler, midpoint, rk4"),
         ("insr_advection", ["--method", "refit", "--scheme", "rk4"], "there are explicit_euler"),
+        ("insr_advection", ["--method", "refit", "--restart"], "goes with --method tangent"),
         ("insr_advection", ["--step", "0.7"], "go whole times into 0.5"),
         ("insr_advection", ["--step", "-1"], "go whole times"),
         ("insr_advection", ["--boundary", "penalty"], "go together"),
