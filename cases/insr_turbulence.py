@@ -7,8 +7,8 @@ from random eddies of unit velocity, which turn around each other, draw filament
 PRE 104, 045303). Truth is the spectral solver with 128 x 128 points; beside it the same with as many numbers as the
 network has weights.
 
-Expected (vorticity, L2, relative): 2e-2 at t = 2, five turnover times, with 961 weights, where the spectral solver of
-as many numbers has 3e-2. Run time on one core: quick 30 s, default 5 minutes, full 20 minutes.
+Expected (vorticity, L2, relative): 1e-2 at t = 2, five turnover times, with 961 weights, where the spectral solver of
+as many numbers has 3e-2. Run time on one core: quick 20 s, default 4 minutes, full 20 minutes.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """
