@@ -13,15 +13,15 @@ import numpy as np
 import torch
 import xarray as xr
 from common import Common, Refused, folder, write_summary
+from neural_pictures import pictures, write
 from torch import Tensor
 from tqdm import tqdm
 
 import sciml as sm
-from sciml import plot
-from sciml.data import write_netcdf
 from sciml.field import NeuralField, Siren, dirichlet
 from sciml.files import load_tensors, save_tensors
 from sciml.insr.refit import SCHEMES, adam, refit
+from sciml.insr.restart import restarting
 from sciml.insr.runge_kutta import TABLEAUS
 from sciml.insr.step import Advance, NeuralStep
 from sciml.insr.systems import System, strong
@@ -53,6 +53,8 @@ class Neural(Common):
     """Runge-Kutta method of tangent, or discretisation of a fit (default: dormand_prince, implicit_midpoint)."""
     step: float | None = None
     """Time between states in s, also the step of schemes without error control (default: the time between outputs)."""
+    restart: bool = False
+    """Go on with new weights where steps become short."""
     resume: bool = False
     """Go on from the last state saved in --out."""
 
@@ -142,8 +144,11 @@ def method(o: Neural, size: Mapping[str, Any]) -> Advance:
     scheme = o.scheme or ("dormand_prince" if o.method == "tangent" else "implicit_midpoint")
     if scheme not in table:
         raise Refused(f"--scheme {scheme}: with --method {o.method} there are {', '.join(table)}")
+    if o.restart and o.method != "tangent":
+        raise Refused(f"--restart goes with --method tangent; --method {o.method} has no steps that become short")
     if o.method == "tangent":
-        return tangent(TABLEAUS[scheme], size["epsilon"], size["tolerance"])
+        advance = tangent(TABLEAUS[scheme], size["epsilon"], size["tolerance"])
+        return restarting(advance) if o.restart else advance
     return (refit if o.method == "refit" else adam)(SCHEMES[scheme])
 
 
@@ -289,8 +294,8 @@ def finish(o: Neural, p: Problem, step: NeuralStep, name: str, beside: Callable[
     results = {"weights": run.weights, "error": run.errors[-1], "errors": run.errors, "fit_error": run.errors[0],
                "error_over_time": float(np.linalg.norm(norms[:, 0]) / np.linalg.norm(norms[:, 1])),
                "fit_seconds": run.fit, "march_seconds": run.march, "evaluations": sum(n[2] for n in run.notes[1:]),
-               "residual": max(n[0] for n in run.notes[1:]), "energy_drift": drift(run, p),
-               "solvers": {r.name: r._asdict() for r in rows}}  # fmt: skip
+               "residual": max(n[0] for n in run.notes[1:]), "estimate": run.notes[-1][3],
+               "energy_drift": drift(run, p), "solvers": {r.name: r._asdict() for r in rows}}  # fmt: skip
     table(rows, results, p)
     write(out, p, run)
     pictures(out, p, run)
@@ -324,74 +329,3 @@ def table(rows: Sequence[Row], results: Mapping[str, Any], p: Problem) -> None:
           f"{results['error_over_time']:.1e}, {results['evaluations']:.0f} least squares")  # fmt: skip
     if results["energy_drift"] is not None:
         print(f"energy drift {results['energy_drift']:.1e}")
-
-
-def write(out: Path, p: Problem, run: Run) -> None:
-    """Fields and truth, CF."""
-    attrs = {"units": p.time_units, "axis": "T", "long_name": "time since the start"}
-    coords = {"time": ("time", np.array(run.times), attrs), **p.coords()}
-    truth = torch.stack([p.seen(p.equation, p.truth(t)) for t in run.times])
-    dims, both = ("time", "component", *p.coords()), {"neural_field": torch.stack(run.fields), "truth": truth}
-    ds = xr.Dataset({n: (dims, v.numpy()) for n, v in both.items()}, coords, {"Conventions": "CF-1.11"})
-    for n in both:
-        ds[n].attrs = {"units": p.units, "long_name": f"{p.name}, {n.replace('_', ' ')}"}
-    ds["error"] = ("time", np.array(run.errors), {"units": "1", "long_name": "error over the size of the truth"})
-    write_netcdf(ds, out / "fields.nc")
-
-
-def pictures(out: Path, p: Problem, run: Run) -> None:
-    """The error in time, and fields."""
-    plt = plot.pyplot()
-    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    ax.semilogy(run.times, run.errors, "o-", ms=3, label="error")
-    ax.semilogy(run.times[1:], [n[0] for n in run.notes[1:]], "k:", label="residual of least squares")
-    ax.set(xlabel="time", ylabel=f"relative error of {p.name}")
-    ax.legend()
-    plot.save(figure, out / "error.png")
-    shown = (lines if run.fields[0].shape[-2] == 1 else maps)(p, run)
-    plot.save(shown, out / "fields.png")
-
-
-def lines(p: Problem, run: Run):
-    """Fields at five times and errors below, in one dimension."""
-    x = p.equation.grid.axes()[0][0].numpy()
-    figure, axes = plot.pyplot().subplots(2, figsize=(8, 6), sharex=True, layout="constrained")
-    for i in np.linspace(0, len(run.times) - 1, 5).round().astype(int):
-        truth = p.seen(p.equation, p.truth(run.times[i]))[0, 0].numpy()
-        field = run.fields[i][0, 0].numpy()
-        (line,) = axes[0].plot(x, field, label=f"t = {run.times[i]:.3g}")
-        axes[0].plot(x, truth, "k:", lw=1)
-        axes[1].semilogy(x, np.abs(field - truth) + 1e-12, color=line.get_color(), lw=0.8)
-    axes[0].set(ylabel=p.name, title="neural field, and truth (dotted)")
-    axes[0].legend(fontsize=8)
-    axes[1].set(xlabel="x", ylabel="absolute error")
-    return figure
-
-
-def when(p: Problem, t: float) -> str:
-    """A time with its unit; long times in days."""
-    if p.time_units == "s" and t > 1e5:
-        return f"{t / 86400:.3g} days"
-    return f"{t:.3g}" + ("" if p.time_units == "1" else f" {p.time_units}")
-
-
-def maps(p: Problem, run: Run):
-    """Truth, neural field and error at the end, a row for each component."""
-    import cmocean  # noqa: F401
-
-    places = xr.Dataset(coords=p.coords())
-    (y, y_label), (x, x_label) = (plot.length_axis(places, n) for n in p.coords())  # type: ignore[arg-type]
-    truth, found = p.seen(p.equation, p.truth(run.times[-1])).numpy(), run.fields[-1].numpy()
-    figure, axes = plot.pyplot().subplots(
-        len(truth), 3, figsize=(12, 3.6 * len(truth)), squeeze=False, layout="constrained"
-    )
-    for row, a, b in zip(axes, truth, found, strict=True):
-        top = np.abs(a).max() or 1.0
-        for ax, values, limit, title in zip(row, (a, b, b - a), (top, top, np.abs(b - a).max() or 1.0),
-                                            ("truth", "neural field", "error"), strict=True):  # fmt: skip
-            mesh = ax.pcolormesh(x, y, values, cmap="cmo.balance", vmin=-limit, vmax=limit, rasterized=True)
-            ax.set(
-                aspect="equal", xlabel=x_label, ylabel=y_label, title=f"{p.name}, {title}, t = {when(p, run.times[-1])}"
-            )
-            figure.colorbar(mesh, ax=ax, label=plot.unit(xr.DataArray(attrs={"units": p.units})).strip(" ()"))
-    return figure

@@ -49,6 +49,7 @@ def test_a_run_goes_on_with_its_own_options_only(call, tmp_path):
     [
         ("insr_advection", ["--scheme", "nothing"], "there are euler, midpoint, rk4"),
         ("insr_advection", ["--method", "refit", "--scheme", "rk4"], "there are explicit_euler"),
+        ("insr_advection", ["--method", "refit", "--restart"], "goes with --method tangent"),
         ("insr_advection", ["--step", "0.7"], "go whole times into 0.5"),
         ("insr_advection", ["--step", "-1"], "go whole times"),
         ("insr_advection", ["--boundary", "penalty"], "go together"),
@@ -59,6 +60,8 @@ def test_a_run_goes_on_with_its_own_options_only(call, tmp_path):
         ("insr_allen_cahn", ["--kappa", "0"], "finer truth"),
         ("insr_qg", ["--days", "0"], "from 1 to 100"),
         ("insr_sphere", ["--degree", "0"], "from 1 to 12"),
+        ("insr_turbulence", ["--nu", "1e-5"], "finer truth"),
+        ("insr_teng", ["--D", "0"], "finer truth"),
         ("insr_taylor_green", ["--nu", "-1"], "--nu from 0"),
     ],
 )
@@ -101,3 +104,24 @@ def test_vortices_of_two_scales_have_no_mean():
     assert relative(u, torch.cos(math.pi * grid.x) * torch.sin(math.pi * grid.y)) < 1e-12
     assert relative(v, -torch.sin(math.pi * grid.x) * torch.cos(math.pi * grid.y)) < 1e-12
     assert float((u**2 + v**2).mean()) == pytest.approx(2 * case.energy(eq, -sm.taylor_green(grid)))
+
+
+def test_random_eddies_have_unit_velocity():
+    case = import_module("insr_turbulence")
+    grid = sm.Grid(48, 48, Lx=2 * math.pi, Ly=2 * math.pi, x0=0.0, y0=0.0)
+    eq = sm.Vorticity(grid=grid)
+    u, v = case.velocity(eq, case.eddies(eq, 2.0, seed=1))
+    assert float((u**2 + v**2).mean()) == pytest.approx(1.0)
+
+
+def test_problems_in_two_dimensions():
+    """42 coefficients of the start are above 1e-6; a wave of x + y changes twice as fast as in one dimension."""
+    case = import_module("insr_teng")
+    grid = sm.Grid(64, 64, Lx=2 * math.pi, Ly=2 * math.pi, x0=0.0, y0=0.0, dealias=3 / 2)
+    start = case.wave(grid)
+    assert int((torch.fft.fft2(start).abs() / 64**2 > 1e-6).sum()) == 42
+    eq = case.equation(replace(case.Options(), problem="burgers"), grid)
+    line = sm.Burgers(grid=sm.Grid(64, 1, Lx=2 * math.pi, Ly=1.0, x0=0.0, y0=0.0, dealias=3 / 2), nu=0.1)
+    found = eq.read(eq.tendency(eq.init(torch.sin(sum(grid.axes()))[None])))
+    one = line.read(line.tendency(line.init(torch.sin(line.grid.x)[None])))
+    assert relative(found[0, 0], 2 * one[0, 0]) < 1e-10

@@ -33,7 +33,9 @@ def insr(
     ----------
     net : a network with one output for each of the form's ``fields``, in float64
     dt : time between two states [s, or the equation's unit]
-    method : how weights advance (default: :func:`~sciml.insr.tangent.tangent`, or :func:`~sciml.insr.refit.refit`)
+    method : how weights advance (default: :func:`~sciml.insr.tangent.tangent`, or :func:`~sciml.insr.refit.refit`),
+        also within :func:`~sciml.insr.restart.restarting`, :func:`~sciml.insr.refined.refined` or
+        :func:`~sciml.insr.splitting.strang`
     form : :func:`~sciml.insr.systems.strong`, or :func:`~sciml.insr.systems.momentum` for two-dimensional flow
     samples : nodes of the quadrature (default: twice the weights), at least as many as weights over rows
     domain : where nodes lie (default: midpoints of even cells of the equation's grid)

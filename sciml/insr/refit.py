@@ -109,7 +109,7 @@ def refit(scheme: Scheme, iterations: int = 20, tolerance: float = 1e-10, dampin
             return (values * factor).flatten(), (J * factor[..., None]).flatten(0, 1)
 
         fit = levenberg_marquardt(residual, state.z, iterations, tolerance, damping)
-        return fit.theta, [fit.error, step.dt, fit.iterations]
+        return fit.theta, [fit.error, step.dt, fit.iterations, fit.error]
 
     return advance
 
@@ -139,7 +139,8 @@ def adam(
             plan.step(float(loss.detach()))
             if optimiser.param_groups[0]["lr"] <= 1.1e-8:
                 break
-        return weights(net), [float(loss.detach().sqrt()), step.dt, made]
+        missing = float(loss.detach().sqrt())
+        return weights(net), [missing, step.dt, made, step.dt * missing / float(before.left(before.jet).norm())]
 
     return advance
 

@@ -24,7 +24,8 @@ from sciml.rollout import BlowUp
 from sciml.step import State
 
 Advance = Callable[["NeuralStep", State, Tensor, Tensor], tuple[Tensor, Sequence[float]]]
-"""``(step, state, nodes, roots of weights) -> weights, [residual, length of the next part of a step, evaluations]``"""
+"""``(step, state, nodes, roots of weights) -> weights, [residual, length of the next part of a step, evaluations, error
+made]``"""
 Source = Callable[[Tensor], Callable[[Tensor], Derivative]]
 """``fields on the grid -> positions -> derivatives (name, m, n) there``"""
 
@@ -37,8 +38,10 @@ class NeuralStep:
     """Made by :func:`~sciml.insr.insr`; see there.
 
     ``memory`` of its states holds the scale of each output of the network, and the notes of the last step: the relative
-    residual of its least squares, the length of the next part of a step, and evaluations made. The weights that ``net``
-    has itself never matter.
+    residual of its least squares, the length of the next part of a step, evaluations made, and a running estimate of
+    the error relative to L(u): of the fit of the start and all that was added since, by residuals and in time, as if
+    nothing of it grew or decayed (not a number where residuals measure no error). The weights that ``net`` has itself
+    never matter.
     """
 
     system: System
@@ -71,7 +74,7 @@ class NeuralStep:
             raise ValueError("the start is not finite everywhere")
         scale = size(u)
         fit = self.fitted(self.start, u, rows, x, root, coords, scale)
-        notes = fit.theta.new_tensor([fit.error, self.dt, fit.iterations])
+        notes = fit.theta.new_tensor([fit.error, self.dt, fit.iterations, fit.error])
         return State(fit.theta, float(time), (scale, notes), generator.get_state())
 
     def __call__(self, state: State) -> State:
@@ -84,7 +87,8 @@ class NeuralStep:
             raise BlowUp(f"at t = {state.time:.6g}: {error}") from None
         if not bool(theta.abs().amax() < LARGEST):  # or not a number
             raise BlowUp(f"the weights blew up after t = {state.time:.6g}; use a smaller dt or a larger epsilon")
-        memory = (state.memory[0], theta.new_tensor(list(notes)))
+        *others, made = notes
+        memory = (state.memory[0], theta.new_tensor([*others, float(state.memory[1][3]) + made]))
         return State(theta, state.time + self.dt, memory, generator.get_state())
 
     def read(self, state: State) -> Tensor:
@@ -159,7 +163,7 @@ class NeuralStep:
             jet = put(self.net, state.z).jet(self.domain.jet(x, self.system.order)) * scale
             u, rows = jet.c[0].mT, self.system.read(self.system.left, jet, coords)
         fit = self.fitted(self.start, u, rows, x, root, coords, scale)
-        notes = fit.theta.new_tensor([fit.error, self.dt, fit.iterations])
+        notes = fit.theta.new_tensor([fit.error, self.dt, fit.iterations, float(state.memory[1][3]) + fit.error])
         return state._replace(z=fit.theta, memory=(scale, notes))
 
     @property

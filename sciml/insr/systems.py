@@ -8,7 +8,7 @@ in velocities, :func:`momentum`, in which no derivative of vorticity appears.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import torch
@@ -30,7 +30,8 @@ Constant = Callable[[str, int, int, Tensor], Tensor]
 class System:
     """Rows of ``L(u)_t = R(u)``, expanded; ``fields`` are the network's outputs and ``order`` the highest derivative.
 
-    ``constant`` are fields that never change: ``(name, m, n, positions) -> d^(m+n) / dx^m dy^n``.
+    ``constant`` are fields that never change: ``(name, m, n, positions) -> d^(m+n) / dx^m dy^n``. Where the residual of
+    least squares holds what they project out, a gradient, it ``measures`` no error.
     """
 
     fields: tuple[str, ...]
@@ -38,6 +39,7 @@ class System:
     right: tuple[Expr, ...]
     params: Mapping[str, float]
     constant: Constant | None = None
+    measures: bool = True
 
     def __post_init__(self):
         for side in ("left", "right"):
@@ -107,15 +109,15 @@ def outputs(equation: Equation) -> tuple[str, ...]:
 
 
 # -- forms -----------------------------------------------------------------------------------------------------------
-def strong(equation: Equation) -> System:
-    """All terms as they are written.
+def strong(equation: Equation, names: Container[str] | None = None) -> System:
+    """All terms as they are written, or those of some names.
 
     Raises ``ValueError`` where the equation has tendencies given as functions, noise or a filter, which have no
     pointwise reading.
     """
     check_terms(equation)
     by, right = primitives(equation), dict.fromkeys(equation.prognostic, wrap(0.0))
-    for term in equation.terms:
+    for term in (t for t in equation.terms if names is None or t.name in names):
         right[term.field] = right[term.field] + substituted(term.expr, by)
     return with_params(outputs(equation), by.values(), right.values(), equation.params, fixed_fields(equation))
 
@@ -164,7 +166,7 @@ def momentum(equation: Vorticity) -> System:
     u, v, omega = -dy(psi), dx(psi), lap(psi)
     right_u = omega * v + Param("nu") * lap(u) - Param("drag") * u
     right_v = -omega * u - Param("beta") * psi + Param("nu") * lap(v) - Param("drag") * v
-    return with_params(("psi",), (u, v), (right_u, right_v), equation.params)
+    return replace(with_params(("psi",), (u, v), (right_u, right_v), equation.params), measures=False)
 
 
 def with_params(
@@ -183,4 +185,4 @@ def rotating_sphere(Omega: float) -> System:
     psi = Field("psi")
     u, v = -dy(psi), dx(psi)
     total = lap(psi) + 2 * Omega * Apply("sin", (Coord("y"),))
-    return System(("psi",), (u, v), (total * v, -total * u), {})
+    return System(("psi",), (u, v), (total * v, -total * u), {}, measures=False)

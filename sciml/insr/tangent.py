@@ -13,6 +13,7 @@ steps adapted to the error *of the field* follow safely.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -48,24 +49,29 @@ def tangent(
     def advance(step: NeuralStep, state: State, x: Tensor, root: Tensor) -> tuple[Tensor, list[float]]:
         residuals: list[float] = []
         seen: list[Tensor] = []
+        in_time: list[float] = []
         own = subset(solve, moving, round(state.time / step.dt)) if moving else solve
 
-        def slope(theta: Tensor, t: float) -> Tensor:
-            J, values, f, normals = linearised(step, theta, t, x, root, state.memory[0], densities)
+        def slope(z: Tensor, t: float) -> Tensor:
+            """Of the weights, and of the error that the residual makes, relative to L(u)."""
+            J, values, f, normals = linearised(step, z[:-1], t, x, root, state.memory[0], densities)
             found = constrained(own(J, f, epsilon), J, normals, epsilon)
-            residuals.append(float((J @ found - f).norm() / f.norm().clamp(min=torch.finfo(f.dtype).tiny)))
+            missing = (J @ found - f).norm()
+            residuals.append(float(missing / f.norm().clamp(min=torch.finfo(f.dtype).tiny)))
             seen[:] = J, values
-            return found
+            return torch.cat([found, (missing / values.norm())[None]])
 
         def visible(change: Tensor) -> float:
-            return float((seen[0] @ change).norm() / seen[1].norm())
+            in_time.append(float((seen[0] @ change[:-1]).norm() / seen[1].norm()))
+            return in_time[-1]
 
-        h = float(state.memory[1][1])
+        h, z = float(state.memory[1][1]), torch.cat([state.z, state.z.new_zeros(1)])
         if tableau.error:
-            theta, h = adapted(tableau, slope, visible, state.z, state.time, state.time + step.dt, h, tolerance)
+            z, h = adapted(tableau, slope, visible, z, state.time, state.time + step.dt, h, tolerance)
         else:
-            theta = stepped(tableau, slope, state.z, state.time, step.dt)[0]
-        return theta, [max(residuals), h, len(residuals)]
+            z = stepped(tableau, slope, z, state.time, step.dt)[0]
+        made = float(z[-1]) + sum(e for e in in_time if e <= tolerance)
+        return z[:-1], [max(residuals), h, len(residuals), made if step.system.measures else math.nan]
 
     return advance
 

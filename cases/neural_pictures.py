@@ -1,0 +1,88 @@
+"""What a run of neural-field time stepping leaves: fields with the truth, and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+
+from sciml import plot
+from sciml.data import write_netcdf
+
+if TYPE_CHECKING:
+    from neural import Problem, Run
+
+
+def write(out: Path, p: Problem, run: Run) -> None:
+    """Fields and truth, CF."""
+    attrs = {"units": p.time_units, "axis": "T", "long_name": "time since the start"}
+    coords = {"time": ("time", np.array(run.times), attrs), **p.coords()}
+    truth = torch.stack([p.seen(p.equation, p.truth(t)) for t in run.times])
+    dims, both = ("time", "component", *p.coords()), {"neural_field": torch.stack(run.fields), "truth": truth}
+    ds = xr.Dataset({n: (dims, v.numpy()) for n, v in both.items()}, coords, {"Conventions": "CF-1.11"})
+    for n in both:
+        ds[n].attrs = {"units": p.units, "long_name": f"{p.name}, {n.replace('_', ' ')}"}
+    ds["error"] = ("time", np.array(run.errors), {"units": "1", "long_name": "error over the size of the truth"})
+    write_netcdf(ds, out / "fields.nc")
+
+
+def pictures(out: Path, p: Problem, run: Run) -> None:
+    """The error in time, and fields."""
+    plt = plot.pyplot()
+    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    ax.semilogy(run.times, run.errors, "o-", ms=3, label="error")
+    ax.semilogy(run.times, [n[3] for n in run.notes], "k--", label="its running estimate")
+    ax.semilogy(run.times[1:], [n[0] for n in run.notes[1:]], "k:", label="residual of least squares")
+    ax.set(xlabel="time", ylabel=f"relative error of {p.name}")
+    ax.legend()
+    plot.save(figure, out / "error.png")
+    shown = (lines if run.fields[0].shape[-2] == 1 else maps)(p, run)
+    plot.save(shown, out / "fields.png")
+
+
+def lines(p: Problem, run: Run):
+    """Fields at five times and errors below, in one dimension."""
+    x = p.equation.grid.axes()[0][0].numpy()
+    figure, axes = plot.pyplot().subplots(2, figsize=(8, 6), sharex=True, layout="constrained")
+    for i in np.linspace(0, len(run.times) - 1, 5).round().astype(int):
+        truth = p.seen(p.equation, p.truth(run.times[i]))[0, 0].numpy()
+        field = run.fields[i][0, 0].numpy()
+        (line,) = axes[0].plot(x, field, label=f"t = {run.times[i]:.3g}")
+        axes[0].plot(x, truth, "k:", lw=1)
+        axes[1].semilogy(x, np.abs(field - truth) + 1e-12, color=line.get_color(), lw=0.8)
+    axes[0].set(ylabel=p.name, title="neural field, and truth (dotted)")
+    axes[0].legend(fontsize=8)
+    axes[1].set(xlabel="x", ylabel="absolute error")
+    return figure
+
+
+def when(p: Problem, t: float) -> str:
+    """A time with its unit; long times in days."""
+    if p.time_units == "s" and t > 1e5:
+        return f"{t / 86400:.3g} days"
+    return f"{t:.3g}" + ("" if p.time_units == "1" else f" {p.time_units}")
+
+
+def maps(p: Problem, run: Run):
+    """Truth, neural field and error at the end, a row for each component."""
+    import cmocean  # noqa: F401
+
+    places = xr.Dataset(coords=p.coords())
+    (y, y_label), (x, x_label) = (plot.length_axis(places, n) for n in p.coords())  # type: ignore[arg-type]
+    truth, found = p.seen(p.equation, p.truth(run.times[-1])).numpy(), run.fields[-1].numpy()
+    figure, axes = plot.pyplot().subplots(
+        len(truth), 3, figsize=(12, 3.6 * len(truth)), squeeze=False, layout="constrained"
+    )
+    for row, a, b in zip(axes, truth, found, strict=True):
+        top = np.abs(a).max() or 1.0
+        for ax, values, limit, title in zip(row, (a, b, b - a), (top, top, np.abs(b - a).max() or 1.0),
+                                            ("truth", "neural field", "error"), strict=True):  # fmt: skip
+            mesh = ax.pcolormesh(x, y, values, cmap="cmo.balance", vmin=-limit, vmax=limit, rasterized=True)
+            ax.set(
+                aspect="equal", xlabel=x_label, ylabel=y_label, title=f"{p.name}, {title}, t = {when(p, run.times[-1])}"
+            )
+            figure.colorbar(mesh, ax=ax, label=plot.unit(xr.DataArray(attrs={"units": p.units})).strip(" ()"))
+    return figure
