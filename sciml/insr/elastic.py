@@ -1,0 +1,400 @@
+r"""Elastic bodies by neural fields: each step is the minimum over the weights of an incremental potential.
+
+.. math:: \theta_{n+1} = \arg\min \int \frac{\rho}{2 \Delta t^2} |u - 2 u_n + u_{n-1}|^2
+    + V(u_e) + (1 - \beta)\, V'(u_e^-)\, u, \qquad u_e = \beta u + (1 - \beta) u_n,
+
+u the displacement, V the density of elastic, contact and external energy, :math:`u_e^-` that of the step before:
+implicit Euler for :math:`\beta = 1` (Martin et al. 2011, ACM TOG 30, 72; Chen et al. 2023, ICML, where it is Adam's
+work), the implicit midpoint rule written in positions for :math:`\beta = 1/2`, quasi-statics without the first term.
+Weights move by damped Gauss-Newton steps: the derivatives of u and its gradient with respect to the weights are in
+closed form, and the curvature of V at every node is made positive semi-definite.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciml.field import NeuralField
+from sciml.insr.body import Body, Motion, Nodes, Quadrature, gauss, held, jets, surface, tensor_product
+from sciml.insr.hyperelastic import whitened
+from sciml.insr.solve import cholesky_solve, levenberg_marquardt
+from sciml.insr.step import size
+from sciml.insr.weights import jacobian, put, weights
+from sciml.nn.jets import Jet
+from sciml.rollout import BlowUp
+from sciml.step import State
+
+
+class Scheme(NamedTuple):
+    """A discretisation in time: whether mass counts, and beta."""
+
+    inertia: float
+    blend: float
+
+
+QUASI_STATIC, IMPLICIT_EULER, IMPLICIT_MIDPOINT = Scheme(0.0, 1.0), Scheme(1.0, 1.0), Scheme(1.0, 0.5)
+LEAST, TRUSTED, MOST = 1e-10, 1e-6, 1e4
+FIRST = 1e-7
+"""Damping, over the mean diagonal of the Gauss-Newton matrix."""
+
+
+class Places(NamedTuple):
+    """Nodes and weights within the body and, where there are obstacles, on its surface."""
+
+    inside: Nodes
+    edge: Nodes
+
+
+class Fields(NamedTuple):
+    """Displacement ``u (n, d)``, deformation gradient ``F (n, d, d)`` inside, displacement ``edge (m, d)`` on the
+    surface; or what is dual to them."""
+
+    u: Tensor
+    F: Tensor
+    edge: Tensor
+
+
+class Energies(NamedTuple):
+    """In J, in plane strain J m-1."""
+
+    kinetic: float
+    elastic: float
+    contact: float
+    external: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+# -- potential energy at nodes ---------------------------------------------------------------------------------------
+def potential(body: Body, places: Places, f: Fields, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Elastic, contact and external energy."""
+    (x, w), (s, area) = places
+    contact = external = x.new_zeros(())
+    for obstacle in body.obstacles:
+        depth = obstacle(s + f.edge)[0].clamp(max=0)
+        contact = contact + body.stiffness / 2 * (area * depth.square()).sum()
+    if body.force is not None:
+        external = -body.density * (w[:, None] * body.force(x, t) * f.u).sum()
+    return (w * body.energy.density(f.F)).sum(), contact, external
+
+
+def slope(body: Body, places: Places, f: Fields, t: float) -> Fields:
+    """Its derivative with respect to the fields at the nodes."""
+    (x, w), (s, area) = places
+    edge, u = torch.zeros_like(f.edge), torch.zeros_like(f.u)
+    for obstacle in body.obstacles:
+        gap, normal = obstacle(s + f.edge)
+        edge += body.stiffness * (area * gap.clamp(max=0))[:, None] * normal
+    if body.force is not None:
+        u = -body.density * w[:, None] * body.force(x, t)
+    return Fields(u, w[:, None, None] * body.energy.stress(f.F), edge)
+
+
+def roots(body: Body, places: Places, f: Fields) -> tuple[Tensor, list[Tensor]]:
+    """Square roots of its curvature: of the elastic part ``(n, d^2, d^2)``, and of contact ``(m, d)``."""
+    (_, w), (s, area) = places
+    contact = []
+    for obstacle in body.obstacles:
+        gap, normal = obstacle(s + f.edge)
+        contact.append((body.stiffness * area * (gap < 0)).sqrt()[:, None] * normal)
+    return w.sqrt()[:, None, None] * whitened(body.energy.curvature(f.F)), contact
+
+
+class Increment(NamedTuple):
+    """The incremental potential of a step: mass over dt^2 [kg m-3 s-2], the displacement that inertia asks for, the
+    fields at the start, beta, forces of the step before, and when forces act."""
+
+    mass: float
+    target: Tensor
+    old: Fields
+    blend: float
+    pull: Fields | None
+    time: float
+
+    def blended(self, f: Fields) -> Fields:
+        return mixed(self.old, f, self.blend)
+
+    def value(self, body: Body, places: Places, f: Fields) -> Tensor:
+        found = sum(potential(body, places, self.blended(f), self.time))
+        found = found + self.mass / 2 * (places.inside[1][:, None] * (f.u - self.target).square()).sum()
+        if self.pull is not None:
+            found = found + sum((a * b).sum() for a, b in zip(self.pull, f, strict=True))
+        return found  # type: ignore[return-value]
+
+    def slope(self, body: Body, places: Places, f: Fields) -> Fields:
+        found = slope(body, places, self.blended(f), self.time)
+        found = Fields(*(self.blend * a for a in found))
+        inertia = self.mass * places.inside[1][:, None] * (f.u - self.target)
+        found = found._replace(u=found.u + inertia)
+        return found if self.pull is None else Fields(*(a + b for a, b in zip(found, self.pull, strict=True)))
+
+
+def mixed(old: Fields, new: Fields, blend: float) -> Fields:
+    """``(1 - blend) old + blend new``."""
+    return Fields(*(torch.lerp(a, b, blend) for a, b in zip(old, new, strict=True)))
+
+
+# -- the step --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ElasticStep:
+    """Made by :func:`elastic`; see there.
+
+    ``z`` of its states holds the weights, ``memory`` those of the step before and notes of the last step: how far from
+    the minimum it ended, relative and in the energy's norm, iterations made, and the damping.
+    """
+
+    body: Body
+    net: NeuralField
+    dt: float
+    scheme: Scheme
+    samples: int
+    quadrature: Quadrature
+    iterations: int
+    tolerance: float
+    shape: tuple[int, ...]
+    start: Tensor
+
+    # -- the three functions of a step -------------------------------------------------------------------------------
+    def init(
+        self, start: Motion | None = None, time: float = 0.0, seed: int = 0, velocity: Motion | None = None
+    ) -> State:  # fmt: skip
+        """Weights fitted to functions that give displacement [m] and velocity [m s-1]; by default at rest.
+
+        Raises ``ValueError`` for a start that is not finite.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        places, notes = self.places(generator), self.start.new_tensor([0, 0, FIRST])
+        now = self.start if start is None else self.fitted(self.start, places, start, time)
+        if start is None and velocity is None:
+            before = now
+        elif self.scheme.blend == 1:  # velocities are differences
+            before = self.fitted(now, places, self.earlier(start, velocity), time - self.dt)
+        else:
+            before = self.stepped_back(now, places, time, velocity)
+        return State(now, float(time), (before, notes), generator.get_state())
+
+    def __call__(self, state: State) -> State:
+        generator = torch.Generator()
+        generator.set_state(state.rng)  # type: ignore[arg-type]
+        places = self.places(generator)
+        try:
+            theta, notes = self.minimised(state.z, places, self.increment(state, places), state.time + self.dt, float(state.memory[1][2]))
+        except FloatingPointError as error:
+            raise BlowUp(f"at t = {state.time:.6g}: {error}") from None
+        return State(theta, state.time + self.dt, (state.z, notes), generator.get_state())
+
+    def read(self, state: State) -> Tensor:
+        """Displacements ``(d, *shape)`` on an even grid that takes in the faces."""
+        return self.sample(state, self.grid())[0].mT.reshape(self.body.d, *self.shape)
+
+    def grid(self) -> Tensor:
+        """Positions that :meth:`read` gives, the last axis running fastest."""
+        sides = zip(self.body.lengths, self.shape, strict=True)
+        return tensor_product([torch.linspace(0, length, n, dtype=torch.float64) for length, n in sides])
+
+    # -- fields of weights -------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def sample(self, state: State, positions: Tensor, chunk: int = 8192) -> tuple[Tensor, Tensor]:
+        """Displacement ``(n, d)`` and deformation gradient ``(n, d, d)`` at positions ``(n, d)``."""
+        parts = [self.deformed(put(self.net, state.z).jet(jets(p)), p, state.time) for p in positions.split(chunk)]
+        return torch.cat([u for u, _ in parts]), torch.cat([F for _, F in parts])
+
+    def deformed(self, jet: Jet, positions: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """Of the network's jet at positions."""
+        with torch.enable_grad():
+            u, gradient = self.body.lifted(positions, t)
+        one = torch.eye(self.body.d).to(positions)
+        return u + jet.c[0], one + gradient + jet.c[1:].movedim(0, -1)
+
+    @torch.no_grad()
+    def fields(self, theta: Tensor, places: Places, t: float) -> Fields:
+        """At nodes."""
+        return self.parted(put(self.net, theta).jet(jets(both(places))), places, t)
+
+    def parted(self, jet: Jet, places: Places, t: float) -> Fields:
+        n = len(places.inside[0])
+        u, F = self.deformed(jet, both(places), t)
+        return Fields(u[:n], F[:n], u[n:])
+
+    def linearised(self, theta: Tensor, places: Places, t: float) -> tuple[Fields, Fields]:
+        """Fields at nodes, and their derivatives with respect to the weights: the same shapes, weights last."""
+        d, n, kept = self.body.d, len(places.inside[0]), []
+
+        def functional(jet: Jet) -> Tensor:
+            kept.append(Jet(jet.c.detach(), jet.dims, jet.order))
+            return jet.c.mT.flatten(0, 1)
+
+        _, J = jacobian(put(self.net, theta), jets(both(places)), functional)
+        J = J.unflatten(0, (1 + d, d))
+        inside = J[1:, :, :n].permute(2, 1, 0, 3)
+        return self.parted(kept[0], places, t), Fields(J[0, :, :n].transpose(0, 1), inside, J[0, :, n:].transpose(0, 1))
+
+    def places(self, generator: torch.Generator) -> Places:
+        """Nodes of a step."""
+        inside = self.quadrature(self.body.lengths, self.samples, generator)
+        none = inside[0].new_zeros(0, self.body.d), inside[0].new_zeros(0)
+        share = 4 * self.samples ** (1 - 1 / self.body.d)
+        return Places(inside, surface(self.body, round(share), generator) if self.body.obstacles else none)
+
+    # -- a step ------------------------------------------------------------------------------------------------------
+    def increment(self, state: State, places: Places) -> Increment:
+        """Of the step from a state."""
+        now = self.fields(state.z, places, state.time)
+        before = self.fields(state.memory[0], places, state.time - self.dt)
+        late, pull = 1 - self.scheme.blend, None
+        if late:
+            forces = slope(self.body, places, mixed(before, now, self.scheme.blend), state.time - late * self.dt)
+            pull = Fields(*(late * a for a in forces))
+        mass = self.scheme.inertia * self.body.density / self.dt**2
+        return Increment(mass, 2 * now.u - before.u, now, self.scheme.blend, pull, state.time + (1 - late) * self.dt)
+
+    def stepped_back(self, theta: Tensor, places: Places, time: float, velocity: Motion | None) -> Tensor:
+        """Weights one step before the start: the midpoint rule is the same backwards."""
+        now, x = self.fields(theta, places, time), places.inside[0]
+        target = now.u if velocity is None else now.u - self.dt * velocity(x, time)
+        mass, middle = self.body.density / self.dt**2, time - self.dt / 2
+        back = Increment(mass, target, now, self.scheme.blend, None, middle)
+        return self.minimised(theta, places, back, time - self.dt, FIRST)[0]
+
+    def minimised(self, theta: Tensor, places: Places, goal: Increment, t: float, damping: float) -> tuple[Tensor, Tensor]:
+        """Weights of the least incremental potential, and notes.
+
+        Raises ``FloatingPointError`` where it is not found.
+        """
+        made, far = 0, math.inf
+        for made in range(1, self.iterations + 1):  # noqa: B007
+            f, J = self.linearised(theta, places, t)
+            gradient, gram = self.normal(f, J, places, goal)
+            value, reach = goal.value(self.body, places, f), self.magnitude(f, places, goal)
+            if not bool(torch.isfinite(value + gradient.sum())):
+                raise FloatingPointError("the energy is not finite; use a shorter step")
+            while damping <= MOST:
+                move = cholesky_solve(gram, -gradient, damping)
+                expected = float(gradient @ move)
+                if damping <= TRUSTED:
+                    far = math.sqrt(max(-expected, 0.0) / reach)
+                    if far <= self.tolerance:
+                        return theta, theta.new_tensor([far, made, damping])
+                gain = (float(goal.value(self.body, places, self.fields(theta + move, places, t))) - float(value)) / expected
+                if gain > 1e-2:
+                    break
+                damping *= 4
+            else:
+                break
+            theta = theta + move
+            damping = max(damping / (8 if gain > 0.4 else 1), LEAST)
+        if not far <= 1e3 * self.tolerance:
+            raise FloatingPointError(f"the step did not converge ({far:.1e} from the minimum after {made} iterations): "
+                                     "use a shorter step, more iterations or a larger tolerance")  # fmt: skip
+        return theta, theta.new_tensor([far, made, damping])
+
+    def normal(self, f: Fields, J: Fields, places: Places, goal: Increment) -> tuple[Tensor, Tensor]:
+        """Gradient ``(P,)`` and Gauss-Newton matrix ``(P, P)`` of the incremental potential in the weights."""
+        gradient = sum(a.flatten() @ b.flatten(0, -2) for a, b in zip(goal.slope(self.body, places, f), J, strict=True))
+        elastic, contact = roots(self.body, places, goal.blended(f))
+        rows = [goal.blend * (elastic @ J.F.flatten(1, 2)).flatten(0, 1)]
+        rows += [goal.blend * torch.einsum("md,mdp->mp", normal, J.edge)[normal.any(-1)] for normal in contact]
+        if goal.mass:
+            rows.append(((goal.mass * places.inside[1]).sqrt()[:, None, None] * J.u).flatten(0, 1))
+        whole = torch.cat(rows)
+        return gradient, whole.mT @ whole  # type: ignore[return-value]
+
+    def magnitude(self, f: Fields, places: Places, goal: Increment) -> float:
+        """What a distance from the minimum is compared with: elastic, contact, kinetic and external energy."""
+        parts = potential(self.body, places, goal.blended(f), goal.time)
+        kinetic = goal.mass / 2 * (places.inside[1][:, None] * (f.u - goal.old.u).square()).sum()
+        return max(float(sum(p.abs() for p in parts) + kinetic), 1e-300)
+
+    # -- energies and fits -------------------------------------------------------------------------------------------
+    def energies(self, state: State, samples: int | None = None) -> Energies:
+        """Of the last step: kinetic of its mean velocity, potential of the blended displacement that forces are of."""
+        places = replace(self, samples=samples or self.samples).places(torch.Generator().manual_seed(0))
+        now = self.fields(state.z, places, state.time)
+        before = self.fields(state.memory[0], places, state.time - self.dt)
+        speed = (now.u - before.u) / self.dt * self.scheme.inertia
+        kinetic = self.body.density / 2 * (places.inside[1][:, None] * speed.square()).sum()
+        when = state.time - (1 - self.scheme.blend) * self.dt
+        rest = potential(self.body, places, mixed(before, now, self.scheme.blend), when)
+        return Energies(float(kinetic), *map(float, rest))
+
+    def fitted(self, theta: Tensor, places: Places, wanted: Motion, t: float) -> Tensor:
+        """Weights nearest to a displacement and its gradient, both relative to their size."""
+        x = places.inside[0].clone().requires_grad_()
+        u = wanted(x, t)
+        if u.shape != x.shape or not bool(torch.isfinite(u).all()):
+            raise ValueError(f"the start must give finite displacements {tuple(x.shape)}, got {tuple(u.shape)}")
+        rows = [torch.autograd.grad(c.sum(), x, retain_graph=True, allow_unused=True)[0] for c in u.unbind(-1)]
+        gradient = torch.stack([torch.zeros_like(x) if r is None else r for r in rows], 1).detach()
+        u, root = u.detach(), places.inside[1].sqrt()
+        one = torch.eye(self.body.d).to(u)
+        per_u, per_F = (root / size(a.flatten()[None]) for a in (u, gradient))
+
+        def residual(theta: Tensor) -> tuple[Tensor, Tensor]:
+            f, J = self.linearised(theta, places, t)
+            r = [(f.u - u) * per_u[:, None], (f.F - one - gradient) * per_F[:, None, None]]
+            Jr = [J.u * per_u[:, None, None], J.F * per_F[:, None, None, None]]
+            return torch.cat([a.flatten() for a in r]), torch.cat([a.flatten(0, -2) for a in Jr])
+
+        return levenberg_marquardt(residual, theta, 10 * self.iterations, 1e-9).theta
+
+    def earlier(self, start: Motion | None, velocity: Motion | None) -> Motion:
+        """The displacement one step before."""
+
+        def wanted(x: Tensor, t: float) -> Tensor:
+            u = self.body.lift(x, t + self.dt) if start is None else start(x, t + self.dt)
+            return u if velocity is None else u - self.dt * velocity(x, t + self.dt)
+
+        return wanted
+
+
+def both(places: Places) -> Tensor:
+    """Positions inside and on the surface."""
+    return torch.cat([places.inside[0], places.edge[0]])
+
+
+def elastic(
+    body: Body, net: NeuralField, dt: float, scheme: Scheme = IMPLICIT_MIDPOINT, *, scale: float | None = None,
+    samples: int | None = None, quadrature: Quadrature = gauss, iterations: int = 40, tolerance: float = 1e-6,
+    shape: tuple[int, ...] | None = None,
+) -> ElasticStep:  # fmt: skip
+    """The motion of an elastic body by a neural field: no mesh, no training data (Chen et al. 2023, ICML).
+
+    Parameters
+    ----------
+    net : a network in float64 with one output for each direction (:func:`~sciml.insr.body.displacement`)
+    dt : time between two states [s]; with :data:`QUASI_STATIC`, of the load
+    scale : of displacements [m], by default the body's shortest side
+    samples : nodes of the quadrature (default: twice the weights over the directions)
+    iterations : of a step, at most
+    tolerance : distance from the minimum where a step ends, relative and in the energy's norm
+    shape : of the grid that :meth:`~ElasticStep.read` gives
+
+    Raises ``ValueError`` for a network, samples or a step that cannot work.
+    """
+    P, d = sum(p.numel() for p in net.parameters()), body.d
+    samples = math.ceil(2 * P / d) if samples is None else samples
+    scale = min(body.lengths) if scale is None else scale
+    if net.head.out_features != d or net.encoding.width < 1:
+        raise ValueError(f"the network has {net.head.out_features} outputs, a body in {d} dimensions needs {d}")
+    if net.head.weight.dtype != torch.float64:
+        raise ValueError("least squares in the weights of a network need float64; use net.double()")
+    if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+        raise ValueError("a weight of the network is not finite")
+    if not (0 < dt < math.inf and 0 < scale < math.inf and 0 < tolerance < 1 and iterations > 0):
+        raise ValueError(f"dt, scale, iterations and tolerance must be positive and tolerance less than 1, got {dt}, "
+                         f"{scale}, {iterations} and {tolerance}")  # fmt: skip
+    if samples * d < P:
+        raise ValueError(f"{samples} samples of {d} components do not fix {P} weights: use at least "
+                         f"{math.ceil(1.5 * P / d)}, or a smaller network")  # fmt: skip
+    own = deepcopy(net)  # whose weights are replaced at each step
+    own.constraint = held(body, scale)
+    shape = (11,) * d if shape is None else shape
+    return ElasticStep(body, own, dt, scheme, samples, quadrature, iterations, tolerance, shape, weights(net))
