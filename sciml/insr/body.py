@@ -134,14 +134,15 @@ def held(body: Body, scale: float) -> Constraint:
 
 # -- networks --------------------------------------------------------------------------------------------------------
 class Centred(Coordinates):
-    """Coordinates from -1 to 1 along every side of a body."""
+    """Coordinates from the centre of a body, 1 at the ends of its longest side."""
 
     def __init__(self, body: Body):
         nn.Module.__init__(self)
         self.dims = self.width = body.d
         self.reach = 1.0
-        self.register_buffer("origin", torch.zeros(body.d, dtype=torch.float64))
-        self.register_buffer("length", torch.tensor(body.lengths, dtype=torch.float64))
+        lengths = torch.tensor(body.lengths, dtype=torch.float64)
+        self.register_buffer("origin", (lengths - lengths.amax()) / 2)
+        self.register_buffer("length", lengths.amax().expand(body.d).clone())
 
 
 def displacement(

@@ -39,9 +39,8 @@ class Scheme(NamedTuple):
 
 
 QUASI_STATIC, IMPLICIT_EULER, IMPLICIT_MIDPOINT = Scheme(0.0, 1.0), Scheme(1.0, 1.0), Scheme(1.0, 0.5)
-LEAST, TRUSTED, MOST = 1e-10, 1e-6, 1e4
-FIRST = 1e-7
-"""Damping, over the mean diagonal of the Gauss-Newton matrix."""
+HEAD, MOST = 1e-12, 1e6
+"""Damping of the head, and the largest of other layers, over the mean diagonal of the Gauss-Newton matrix."""
 
 
 class Places(NamedTuple):
@@ -159,6 +158,8 @@ class ElasticStep:
     quadrature: Quadrature
     iterations: int
     tolerance: float
+    most: float
+    damping: float
     shape: tuple[int, ...]
     start: Tensor
 
@@ -171,7 +172,7 @@ class ElasticStep:
         Raises ``ValueError`` for a start that is not finite.
         """
         generator = torch.Generator().manual_seed(seed)
-        places, notes = self.places(generator), self.start.new_tensor([0, 0, FIRST])
+        places, notes = self.places(generator), self.start.new_tensor([0.0, 0.0, self.damping])
         now = self.start if start is None else self.fitted(self.start, places, start, time)
         if start is None and velocity is None:
             before = now
@@ -186,7 +187,9 @@ class ElasticStep:
         generator.set_state(state.rng)  # type: ignore[arg-type]
         places = self.places(generator)
         try:
-            theta, notes = self.minimised(state.z, places, self.increment(state, places), state.time + self.dt, float(state.memory[1][2]))
+            theta, notes = self.minimised(
+                state.z, places, self.increment(state, places), state.time + self.dt, float(state.memory[1][2])
+            )
         except FloatingPointError as error:
             raise BlowUp(f"at t = {state.time:.6g}: {error}") from None
         return State(theta, state.time + self.dt, (state.z, notes), generator.get_state())
@@ -262,39 +265,47 @@ class ElasticStep:
         target = now.u if velocity is None else now.u - self.dt * velocity(x, time)
         mass, middle = self.body.density / self.dt**2, time - self.dt / 2
         back = Increment(mass, target, now, self.scheme.blend, None, middle)
-        return self.minimised(theta, places, back, time - self.dt, FIRST)[0]
+        return self.minimised(theta, places, back, time - self.dt, self.damping)[0]
 
-    def minimised(self, theta: Tensor, places: Places, goal: Increment, t: float, damping: float) -> tuple[Tensor, Tensor]:
+    def minimised(
+        self, theta: Tensor, places: Places, goal: Increment, t: float, damping: float
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Weights of the least incremental potential, and notes.
 
-        Raises ``FloatingPointError`` where it is not found.
+        The head is all but undamped, as fields are linear in it, and the layers below move by what the head cannot do:
+        damping is their own, an eighth after a step that does what was expected and four times after one that does not.
+        Raises ``FloatingPointError`` where the minimum is not found.
         """
         made, far = 0, math.inf
         for made in range(1, self.iterations + 1):  # noqa: B007
             f, J = self.linearised(theta, places, t)
             gradient, gram = self.normal(f, J, places, goal)
-            value, reach = goal.value(self.body, places, f), self.magnitude(f, places, goal)
-            if not bool(torch.isfinite(value + gradient.sum())):
+            value, reach = float(goal.value(self.body, places, f)), self.magnitude(f, places, goal)
+            if not math.isfinite(value + float(gradient.sum())):
                 raise FloatingPointError("the energy is not finite; use a shorter step")
             while damping <= MOST:
-                move = cholesky_solve(gram, -gradient, damping)
+                move = cholesky_solve(gram + torch.diag(self.metric(damping) * gram.diagonal().mean()), -gradient, 0.0)
                 expected = float(gradient @ move)
-                if damping <= TRUSTED:
-                    far = math.sqrt(max(-expected, 0.0) / reach)
-                    if far <= self.tolerance:
-                        return theta, theta.new_tensor([far, made, damping])
-                gain = (float(goal.value(self.body, places, self.fields(theta + move, places, t))) - float(value)) / expected
+                far = math.sqrt(max(-expected, 0.0) / reach)
+                if far <= self.tolerance:
+                    return theta, theta.new_tensor([far, made, damping])
+                tried = theta + move
+                gain = (float(goal.value(self.body, places, self.fields(tried, places, t))) - value) / expected
                 if gain > 1e-2:
                     break
                 damping *= 4
             else:
                 break
-            theta = theta + move
-            damping = max(damping / (8 if gain > 0.4 else 1), LEAST)
-        if not far <= 1e3 * self.tolerance:
+            theta, damping = tried, max(damping / (8 if gain > 0.4 else 1), self.damping)
+        if not far <= self.most:
             raise FloatingPointError(f"the step did not converge ({far:.1e} from the minimum after {made} iterations): "
                                      "use a shorter step, more iterations or a larger tolerance")  # fmt: skip
-        return theta, theta.new_tensor([far, made, damping])
+        return theta, theta.new_tensor([far, made, min(damping, 1.0)])
+
+    def metric(self, damping: float) -> Tensor:
+        """Of every weight, over the mean diagonal of the Gauss-Newton matrix."""
+        named = self.net.named_parameters()
+        return torch.cat([p.new_full((p.numel(),), HEAD if n.startswith("head.") else damping) for n, p in named])
 
     def normal(self, f: Fields, J: Fields, places: Places, goal: Increment) -> tuple[Tensor, Tensor]:
         """Gradient ``(P,)`` and Gauss-Newton matrix ``(P, P)`` of the incremental potential in the weights."""
@@ -362,8 +373,8 @@ def both(places: Places) -> Tensor:
 
 def elastic(
     body: Body, net: NeuralField, dt: float, scheme: Scheme = IMPLICIT_MIDPOINT, *, scale: float | None = None,
-    samples: int | None = None, quadrature: Quadrature = gauss, iterations: int = 40, tolerance: float = 1e-6,
-    shape: tuple[int, ...] | None = None,
+    samples: int | None = None, quadrature: Quadrature = gauss, iterations: int = 30, tolerance: float = 1e-5,
+    most: float = 1e-2, damping: float = 1e-2, shape: tuple[int, ...] | None = None,
 ) -> ElasticStep:  # fmt: skip
     """The motion of an elastic body by a neural field: no mesh, no training data (Chen et al. 2023, ICML).
 
@@ -374,7 +385,10 @@ def elastic(
     scale : of displacements [m], by default the body's shortest side
     samples : nodes of the quadrature (default: twice the weights over the directions)
     iterations : of a step, at most
-    tolerance : distance from the minimum where a step ends, relative and in the energy's norm
+    tolerance, most : distance from the minimum where a step ends, and where it is refused if it cannot get nearer,
+        relative and in the energy's norm
+    damping : least of the layers below the head, over the mean diagonal of the Gauss-Newton matrix; very large values
+        leave them as they are, so that the field is one of fixed functions
     shape : of the grid that :meth:`~ElasticStep.read` gives
 
     Raises ``ValueError`` for a network, samples or a step that cannot work.
@@ -397,4 +411,5 @@ def elastic(
     own = deepcopy(net)  # whose weights are replaced at each step
     own.constraint = held(body, scale)
     shape = (11,) * d if shape is None else shape
-    return ElasticStep(body, own, dt, scheme, samples, quadrature, iterations, tolerance, shape, weights(net))
+    return ElasticStep(body, own, dt, scheme, samples, quadrature, iterations, tolerance, most, damping, shape,
+                       weights(net))  # fmt: skip
