@@ -123,7 +123,7 @@ class Mesh:
             on = np.isclose(self.nodes[:, face.axis], face.side * self.body.lengths[face.axis])
             for i in face.components:
                 held[on, i] = True
-        return held, self.body.lift(torch.from_numpy(self.nodes), time).numpy()
+        return held, self.body.lifted(torch.from_numpy(self.nodes), time)[0].numpy()
 
 
 def product(factors: Sequence[Array]) -> Array:

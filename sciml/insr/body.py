@@ -37,8 +37,6 @@ class Face(NamedTuple):
     side: int
     """0 where the coordinate is least, 1 where it is largest"""
     components: tuple[int, ...]
-    value: Motion | None = None
-    """displacement [m] there, zero by default; asked for everywhere in the body"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class Body:
     energy : see :mod:`sciml.insr.hyperelastic`
     density : mass [kg m-3]
     faces : where it is held
+    motion : a displacement [m] of the whole body, differentiable, that is as prescribed on these faces; zero by default
     force : per mass [m s-2]
     obstacles, stiffness : what it does not enter, by a pressure [Pa] of ``stiffness`` [Pa m-1] times the depth
 
@@ -61,6 +60,7 @@ class Body:
     energy: Energy
     density: float = 1.0
     faces: tuple[Face, ...] = ()
+    motion: Motion | None = None
     force: Motion | None = None
     obstacles: tuple[Obstacle, ...] = ()
     stiffness: float = 0.0
@@ -75,9 +75,6 @@ class Body:
         for face in self.faces:
             if not (0 <= face.axis < self.d and face.side in (0, 1) and {*face.components} <= {*range(self.d)}):
                 raise ValueError(f"in {self.d} dimensions there is no face {tuple(face[:3])}")
-        for i in range(self.d):
-            if len({f.axis for f in self.held(i) if f.value}) > 1:
-                raise ValueError(f"component {i} is prescribed on faces across different axes; only zeros may be")
 
     @property
     def d(self) -> int:
@@ -90,30 +87,21 @@ class Body:
     def held(self, component: int) -> list[Face]:
         return [f for f in self.faces if component in f.components]
 
-    def lift(self, positions: Tensor, time: float) -> Tensor:
-        """A displacement that is as prescribed on all faces: linear from one face to the opposite."""
-        found = torch.zeros_like(positions)
-        for face in self.faces:
-            if face.value is not None:
-                for i in face.components:
-                    found[:, i] += self.share(face, i, positions) * face.value(positions, time)[:, i]
-        return found
-
-    def share(self, face: Face, component: int, positions: Tensor) -> Tensor:
-        """1 on a face, 0 on the opposite one if that is held too."""
-        if not any(f.axis == face.axis and f.side != face.side for f in self.held(component)):
-            return torch.ones_like(positions[:, 0])
-        place = positions[:, face.axis] / self.lengths[face.axis]
-        return place if face.side else 1 - place
-
     def lifted(self, positions: Tensor, time: float) -> tuple[Tensor, Tensor]:
-        """The lift and its gradient ``(n, d, d)``, component first."""
-        x = positions.detach().clone().requires_grad_()
-        if not any(f.value for f in self.faces):
+        """The motion that is given and its gradient ``(n, d, d)``, component first."""
+        if self.motion is None:
             return torch.zeros_like(positions), positions.new_zeros(*positions.shape, self.d)
-        u = self.lift(x, time)
-        rows = [torch.autograd.grad(u[:, i].sum(), x, retain_graph=True, allow_unused=True)[0] for i in range(self.d)]
-        return u.detach(), torch.stack([torch.zeros_like(x) if r is None else r for r in rows], 1).detach()
+        return differentiated(self.motion, positions, time)
+
+
+def differentiated(motion: Motion, positions: Tensor, time: float) -> tuple[Tensor, Tensor]:
+    """A displacement ``(n, d)`` and its gradient ``(n, d, d)``, component first."""
+    with torch.enable_grad():
+        x = positions.detach().clone().requires_grad_()
+        u = motion(x, time)
+        rows = [torch.autograd.grad(c.sum(), x, retain_graph=True, allow_unused=True)[0] if c.requires_grad else None
+                for c in u.unbind(-1)]  # fmt: skip
+    return u.detach(), torch.stack([torch.zeros_like(x) if r is None else r for r in rows], 1).detach()
 
 
 def held(body: Body, scale: float) -> Constraint:
@@ -134,15 +122,14 @@ def held(body: Body, scale: float) -> Constraint:
 
 # -- networks --------------------------------------------------------------------------------------------------------
 class Centred(Coordinates):
-    """Coordinates from the centre of a body, 1 at the ends of its longest side."""
+    """Coordinates from -1 to 1 along every side of a body."""
 
     def __init__(self, body: Body):
         nn.Module.__init__(self)
         self.dims = self.width = body.d
         self.reach = 1.0
-        lengths = torch.tensor(body.lengths, dtype=torch.float64)
-        self.register_buffer("origin", (lengths - lengths.amax()) / 2)
-        self.register_buffer("length", lengths.amax().expand(body.d).clone())
+        self.register_buffer("origin", torch.zeros(body.d, dtype=torch.float64))
+        self.register_buffer("length", torch.tensor(body.lengths, dtype=torch.float64))
 
 
 def displacement(

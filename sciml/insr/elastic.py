@@ -21,7 +21,18 @@ import torch
 from torch import Tensor
 
 from sciml.field import NeuralField
-from sciml.insr.body import Body, Motion, Nodes, Quadrature, gauss, held, jets, surface, tensor_product
+from sciml.insr.body import (
+    Body,
+    Motion,
+    Nodes,
+    Quadrature,
+    differentiated,
+    gauss,
+    held,
+    jets,
+    surface,
+    tensor_product,
+)
 from sciml.insr.hyperelastic import whitened
 from sciml.insr.solve import cholesky_solve, levenberg_marquardt
 from sciml.insr.step import size
@@ -212,8 +223,7 @@ class ElasticStep:
 
     def deformed(self, jet: Jet, positions: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """Of the network's jet at positions."""
-        with torch.enable_grad():
-            u, gradient = self.body.lifted(positions, t)
+        u, gradient = self.body.lifted(positions, t)
         one = torch.eye(self.body.d).to(positions)
         return u + jet.c[0], one + gradient + jet.c[1:].movedim(0, -1)
 
@@ -277,7 +287,7 @@ class ElasticStep:
         Raises ``FloatingPointError`` where the minimum is not found.
         """
         made, far = 0, math.inf
-        for made in range(1, self.iterations + 1):  # noqa: B007
+        for made in range(1, self.iterations + 1):
             f, J = self.linearised(theta, places, t)
             gradient, gram = self.normal(f, J, places, goal)
             value, reach = float(goal.value(self.body, places, f)), self.magnitude(f, places, goal)
@@ -338,13 +348,10 @@ class ElasticStep:
 
     def fitted(self, theta: Tensor, places: Places, wanted: Motion, t: float) -> Tensor:
         """Weights nearest to a displacement and its gradient, both relative to their size."""
-        x = places.inside[0].clone().requires_grad_()
-        u = wanted(x, t)
+        x, root = places.inside[0], places.inside[1].sqrt()
+        u, gradient = differentiated(wanted, x, t)
         if u.shape != x.shape or not bool(torch.isfinite(u).all()):
             raise ValueError(f"the start must give finite displacements {tuple(x.shape)}, got {tuple(u.shape)}")
-        rows = [torch.autograd.grad(c.sum(), x, retain_graph=True, allow_unused=True)[0] for c in u.unbind(-1)]
-        gradient = torch.stack([torch.zeros_like(x) if r is None else r for r in rows], 1).detach()
-        u, root = u.detach(), places.inside[1].sqrt()
         one = torch.eye(self.body.d).to(u)
         per_u, per_F = (root / size(a.flatten()[None]) for a in (u, gradient))
 
@@ -360,7 +367,7 @@ class ElasticStep:
         """The displacement one step before."""
 
         def wanted(x: Tensor, t: float) -> Tensor:
-            u = self.body.lift(x, t + self.dt) if start is None else start(x, t + self.dt)
+            u = self.body.lifted(x, t + self.dt)[0] if start is None else start(x, t + self.dt)
             return u if velocity is None else u - self.dt * velocity(x, t + self.dt)
 
         return wanted

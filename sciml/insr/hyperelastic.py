@@ -167,6 +167,6 @@ def slope_of_cofactor(F: Tensor) -> Tensor:
 
 
 def whitened(curvature: Tensor) -> Tensor:
-    """R ``(n, p, p)`` with ``R^T R`` the nearest positive semi-definite matrices (Teran et al. 2005, SCA, section 4)."""
+    """R ``(n, p, p)`` with ``R^T R`` the nearest positive semi-definite matrices (Teran et al. 2005, SCA)."""
     values, vectors = torch.linalg.eigh(curvature)
     return values.clamp(min=0).sqrt()[..., None] * vectors.mT
