@@ -54,7 +54,7 @@ class Mesh:
         number = np.arange(len(self.nodes)).reshape(self.shape)
         local = list(itertools.product(range(self.order + 1), repeat=self.body.d))
         corners = itertools.product(*map(range, self.counts))
-        return np.array([[number[tuple(self.order * c + l for c, l in zip(corner, at, strict=True))] for at in local]
+        return np.array([[number[tuple(self.order * c + a for c, a in zip(corner, at, strict=True))] for at in local]
                          for corner in corners])  # fmt: skip
 
     @cached_property
@@ -115,6 +115,18 @@ class Mesh:
         R = R.reshape(len(self.elements), len(w), d * d, d, d)
         B = np.einsum("g,egpij,gkj->egpki", np.sqrt(w), R, dN).reshape(len(self.elements), -1, self.local)
         return self.assembled(np.matmul(B.transpose(0, 2, 1), B))
+
+    def at(self, u: Array, x: Array) -> Array:
+        """Displacements at positions ``(n, d)``."""
+        found, weights = np.zeros((len(x), 1), int), np.ones((len(x), 1))
+        for i, (count, length) in enumerate(zip(self.counts, self.body.lengths, strict=True)):
+            place = x[:, i] / length * count
+            cell = np.clip(place.astype(int), 0, count - 1)
+            local = lagrange(np.linspace(0, 1, self.order + 1), place - cell)[0]
+            number = self.order * cell[:, None] + np.arange(self.order + 1)
+            found = (found[:, :, None] * self.shape[i] + number[:, None]).reshape(len(x), -1)
+            weights = (weights[:, :, None] * local[:, None]).reshape(len(x), -1)
+        return np.einsum("nk,nki->ni", weights, u[found])
 
     def fixed(self, time: float) -> tuple[Array, Array]:
         """Which components of which nodes are prescribed ``(nodes, d)``, and the displacements."""
