@@ -88,7 +88,7 @@ def made(o, scene: Scene, size: Mapping[str, Any]) -> ElasticStep:
     P = sum(p.numel() for p in net.parameters())
     return elastic(scene.body, net, scene.end / size["steps"], scene.scheme, scale=scene.scale, shape=scene.shape,
                    samples=math.ceil(size["samples"] * P / scene.body.d), iterations=size["iterations"],
-                   tolerance=size["tolerance"], damping=size["damping"])  # fmt: skip
+                   tolerance=size["tolerance"], damping=size["damping"], most=size["most"])  # fmt: skip
 
 
 def marched(o, scene: Scene, step: ElasticStep, steps: int, outputs: int, out: Path) -> Run:

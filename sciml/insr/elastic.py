@@ -254,7 +254,7 @@ class ElasticStep:
         """Nodes of a step."""
         inside = self.quadrature(self.body.lengths, self.samples, generator)
         none = inside[0].new_zeros(0, self.body.d), inside[0].new_zeros(0)
-        share = 4 * self.samples ** (1 - 1 / self.body.d)
+        share = 12 * self.samples ** (1 - 1 / self.body.d)
         return Places(inside, surface(self.body, round(share), generator) if self.body.obstacles else none)
 
     # -- a step ------------------------------------------------------------------------------------------------------
@@ -329,10 +329,12 @@ class ElasticStep:
         return gradient, whole.mT @ whole  # type: ignore[return-value]
 
     def magnitude(self, f: Fields, places: Places, goal: Increment) -> float:
-        """What a distance from the minimum is compared with: elastic, contact, kinetic and external energy."""
+        """What a distance from the minimum is compared with: elastic, contact, kinetic and external energy, and that of
+        strains of 1e-10."""
         parts = potential(self.body, places, goal.blended(f), goal.time)
         kinetic = goal.mass / 2 * (places.inside[1][:, None] * (f.u - goal.old.u).square()).sum()
-        return max(float(sum(p.abs() for p in parts) + kinetic), 1e-300)
+        stiff = float(self.body.energy.curvature(torch.eye(self.body.d).to(f.F)[None])[0].diagonal().mean())
+        return float(sum(p.abs() for p in parts) + kinetic) + 1e-20 * stiff * self.body.volume
 
     # -- energies and fits -------------------------------------------------------------------------------------------
     def energies(self, state: State, samples: int | None = None) -> Energies:
@@ -353,7 +355,8 @@ class ElasticStep:
         if u.shape != x.shape or not bool(torch.isfinite(u).all()):
             raise ValueError(f"the start must give finite displacements {tuple(x.shape)}, got {tuple(u.shape)}")
         one = torch.eye(self.body.d).to(u)
-        per_u, per_F = (root / size(a.flatten()[None]) for a in (u, gradient))
+        reach = size(torch.stack([u.norm(dim=-1), gradient.norm(dim=(-1, -2)) * max(self.body.lengths)]))
+        per_u, per_F = root / reach[0], root / reach[1] * max(self.body.lengths)
 
         def residual(theta: Tensor) -> tuple[Tensor, Tensor]:
             f, J = self.linearised(theta, places, t)
