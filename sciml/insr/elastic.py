@@ -50,8 +50,8 @@ class Scheme(NamedTuple):
 
 
 QUASI_STATIC, IMPLICIT_EULER, IMPLICIT_MIDPOINT = Scheme(0.0, 1.0), Scheme(1.0, 1.0), Scheme(1.0, 0.5)
-HEAD, MOST = 1e-12, 1e6
-"""Damping of the head, and the largest of other layers, over the mean diagonal of the Gauss-Newton matrix."""
+HEAD = 1e-12
+"""Damping of the head, over the mean diagonal of the Gauss-Newton matrix."""
 
 
 class Places(NamedTuple):
@@ -283,7 +283,8 @@ class ElasticStep:
         """Weights of the least incremental potential, and notes.
 
         The head is all but undamped, as fields are linear in it, and the layers below move by what the head cannot do:
-        damping is their own, an eighth after a step that does what was expected and four times after one that does not.
+        damping is their own, an eighth after a step that does what was expected and four times after one that does not;
+        after three of these steps become shorter too.
         Raises ``FloatingPointError`` where the minimum is not found.
         """
         made, far = 0, math.inf
@@ -293,24 +294,26 @@ class ElasticStep:
             value, reach = float(goal.value(self.body, places, f)), self.magnitude(f, places, goal)
             if not math.isfinite(value + float(gradient.sum())):
                 raise FloatingPointError("the energy is not finite; use a shorter step")
-            while damping <= MOST:
+            for attempt in range(12):
                 move = cholesky_solve(gram + torch.diag(self.metric(damping) * gram.diagonal().mean()), -gradient, 0.0)
-                expected = float(gradient @ move)
-                far = math.sqrt(max(-expected, 0.0) / reach)
+                expected, length = float(gradient @ move), 4.0 ** min(0, 3 - attempt)
+                if attempt == 0:
+                    far = math.sqrt(max(-expected, 0.0) / reach)
                 if far <= self.tolerance:
                     return theta, theta.new_tensor([far, made, damping])
-                tried = theta + move
-                gain = (float(goal.value(self.body, places, self.fields(tried, places, t))) - value) / expected
-                if gain > 1e-2:
+                tried = theta + length * move
+                lowered = float(goal.value(self.body, places, self.fields(tried, places, t))) - value
+                if lowered < 1e-2 * length * expected:
                     break
                 damping *= 4
             else:
                 break
-            theta, damping = tried, max(damping / (8 if gain > 0.4 else 1), self.damping)
+            good = lowered < 0.4 * length * expected and length == 1
+            theta, damping = tried, max(damping / (8 if good else 1), self.damping)
         if not far <= self.most:
             raise FloatingPointError(f"the step did not converge ({far:.1e} from the minimum after {made} iterations): "
                                      "use a shorter step, more iterations or a larger tolerance")  # fmt: skip
-        return theta, theta.new_tensor([far, made, min(damping, 1.0)])
+        return theta, theta.new_tensor([far, made, min(damping, 100 * self.damping)])
 
     def metric(self, damping: float) -> Tensor:
         """Of every weight, over the mean diagonal of the Gauss-Newton matrix."""
