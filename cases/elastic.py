@@ -18,9 +18,10 @@ from tqdm import tqdm
 from sciml import plot
 from sciml.data import write_netcdf
 from sciml.files import load_tensors, save_tensors
-from sciml.insr.body import Body, Motion, displacement, surface, tensor_product
-from sciml.insr.elastic import QUASI_STATIC, ElasticStep, Scheme, elastic
+from sciml.insr.body import Body, Motion, displacement, surface
+from sciml.insr.elastic import ElasticStep, elastic
 from sciml.insr.hyperelastic import determinant
+from sciml.insr.increment import QUASI_STATIC, Scheme
 from sciml.rollout import BlowUp
 from sciml.step import State
 
@@ -278,7 +279,7 @@ def dynamics(scene: Scene, step: ElasticStep, run: Run):
         axes[1].plot(t, run.column(6), lw=1, label="neural field")
         axes[1].plot(t, [scene.truth(corner, s)[0, 0] for s in t], "k:", lw=1, label="linear bar, exact")
         axes[1].set(ylabel="displacement of the free end (m)")
-        axes[1].legend(fontsize=8, loc="upper right")
+        axes[1].legend(ncols=2, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.15), frameon=False)
     else:
         axes[1].plot(t, run.column(5) / max(scene.body.lengths), lw=1)
         axes[1].set(ylabel="depth over the body's size")
@@ -287,70 +288,72 @@ def dynamics(scene: Scene, step: ElasticStep, run: Run):
 
 
 def plane(scene: Scene, step: ElasticStep, run: Run):
-    """The deformed body at some times, coloured by its volume."""
-    chosen = sorted(set(np.linspace(0, len(run.times) - 1, 6).round().astype(int)))[-6:]
+    """The deformed body at some times, coloured by its change of volume."""
+    chosen = sorted(set(np.linspace(0, len(run.times) - 1, 6).round().astype(int)))
     x, wide = step.grid().mT.reshape(2, *scene.shape).numpy(), scene.body.lengths[0] > 3 * scene.body.lengths[1]
     rows, columns = (len(chosen), 1) if wide else (2, math.ceil(len(chosen) / 2))
-    figure, axes = plot.pyplot().subplots(rows, columns, figsize=(9, 1.2 * rows if wide else 6.4), sharex=True,
-                                          sharey=True, squeeze=False, layout="constrained")  # fmt: skip
+    figure, axes = plot.pyplot().subplots(rows, columns, figsize=(9, 0.9 * rows) if wide else (3 * columns, 6.4),
+                                          sharex=True, sharey=True, squeeze=False, layout="constrained")  # fmt: skip
+    bodies = [x + scene.magnify * run.fields[i].numpy() for i in chosen]
     span = max(float((run.volumes[i] - 1).abs().max()) for i in chosen) or 1.0
-    mesh = None
     for ax in axes.flat[len(chosen) :]:
         ax.axis("off")
-    for ax, i in zip(axes.flat, chosen, strict=False):
-        at = x + scene.magnify * run.fields[i].numpy()
-        mesh = ax.pcolormesh(
-            *at, run.volumes[i].numpy(), shading="gouraud", cmap="RdBu_r", vmin=1 - span, vmax=1 + span
-        )
-        for line in (
-            *at.transpose(1, 2, 0)[:: max(1, scene.shape[0] // 10)],
-            *at.transpose(2, 1, 0)[:: max(1, scene.shape[1] // 5)],
-        ):
-            ax.plot(*line.T, "k", lw=0.4)
-        if scene.circle is not None:
-            a, b, r = scene.circle
-            ax.add_patch(plot.pyplot().Circle((a, b), r, color="0.5"))
-        ax.set(aspect="equal", title=f"{'load' if scene.scheme == QUASI_STATIC else 't ='} {run.times[i]:.3g}"
-               + ("" if scene.scheme == QUASI_STATIC else " s"))  # fmt: skip
-        ax.title.set_fontsize(9)
+    for ax, i, at in zip(axes.flat, chosen, bodies, strict=False):
+        mesh = ax.pcolormesh(*at, run.volumes[i].numpy() - 1, shading="gouraud", cmap="RdBu_r", vmin=-span, vmax=span)
+        outlined(ax, at, scene)
+        static = scene.scheme == QUASI_STATIC
+        ax.set_title(f"{'load' if static else 't ='} {run.times[i]:.3g}{'' if static else ' s'}", fontsize=9)
+        ax.set(aspect="equal", **framed(bodies, scene))
     for ax in axes[-1]:
         ax.set_xlabel("x (m)" if scene.magnify == 1 else f"x (m), displacements times {scene.magnify:g}")
     for ax in axes[:, 0]:
         ax.set_ylabel("y (m)")
-    figure.colorbar(mesh, ax=axes, label="volume over that at rest", shrink=0.8)
+    figure.colorbar(mesh, ax=axes, label="relative change of volume", shrink=0.8)  # type: ignore[possibly-unbound]
     return figure
 
 
+def outlined(ax, at: np.ndarray, scene: Scene) -> None:
+    """Lines of the grid at rest, and the obstacle."""
+    columns, rows = (max(1, (n - 1) // 8) for n in scene.shape)
+    for line in (*at.transpose(1, 2, 0)[::columns], *at.transpose(2, 1, 0)[::rows]):
+        ax.plot(*line.T, "k", lw=0.4)
+    if scene.circle is not None:
+        a, b, r = scene.circle
+        ax.add_patch(plot.pyplot().Circle((a, b), r, color="0.5"))
+
+
+def framed(bodies: Sequence[np.ndarray], scene: Scene) -> dict[str, tuple[float, float]]:
+    """Limits that take in all."""
+    low, high = (np.array(f([f(at, (1, 2)) for at in bodies], 0)) for f in (np.min, np.max))
+    if scene.circle is not None:
+        a, b, r = scene.circle
+        low, high = np.minimum(low, [a - r, b - r]), np.maximum(high, [a + r, b + r])
+    edge = 0.04 * (high - low).max() * np.ones(2) if scene.circle else 0.04 * (high - low)
+    return {"xlim": (low[0] - edge[0], high[0] + edge[0]), "ylim": (low[1] - edge[1], high[1] + edge[1])}
+
+
 def solid(scene: Scene, step: ElasticStep, run: Run):
-    """The surface of the deformed body at three loads, coloured by its volume."""
+    """The surface of the deformed body at some loads, coloured by its change of volume."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     chosen = sorted(set(np.linspace(0, len(run.times) - 1, 4).round().astype(int)))
     figure = plot.pyplot().figure(figsize=(3.0 * len(chosen) + 1, 5.2), layout="constrained")
     x, span = step.grid().mT.reshape(3, *scene.shape).numpy(), max(float((v - 1).abs().max()) for v in run.volumes)
-    colours, lengths = ScalarMappable(Normalize(1 - span, 1 + span), "RdBu_r"), scene.body.lengths
+    colours, lengths = ScalarMappable(Normalize(-span, span), "RdBu_r"), scene.body.lengths
     axes = []
     for k, i in enumerate(chosen):
         ax = figure.add_subplot(1, len(chosen), k + 1, projection="3d")
-        at, volume = x + run.fields[i].numpy(), run.volumes[i].numpy()
+        at, volume = x + run.fields[i].numpy(), run.volumes[i].numpy() - 1
         for axis in range(3):
             for side in (0, -1):
                 face = np.take(at, side, axis + 1)
                 shade = colours.to_rgba(np.take(volume, side, axis))
-                ax.plot_surface(*face, facecolors=shade, rstride=1, cstride=1, edgecolor="0.3", lw=0.2, shade=False)
+                ax.plot_surface(*face, facecolors=shade, rstride=2, cstride=2, edgecolor="0.3", lw=0.2, shade=False)
         ax.set(title=f"load {run.times[i]:.2g}", xlabel="x (m)", ylabel="y (m)", xticks=[0, 1], yticks=[0, 1])
-        ax.set_box_aspect(lengths, zoom=1.25)
+        ax.set_box_aspect(lengths, zoom=1.25)  # type: ignore[arg-type]
         ax.view_init(18, -60)
         axes.append(ax)
     axes[-1].set_zlabel("z (m)")
-    figure.colorbar(colours, ax=axes, label="volume over that at rest", shrink=0.6)
+    figure.colorbar(colours, ax=axes, label="relative change of volume", shrink=0.6)
     return figure
-
-
-def dense(body: Body, n: int = 21) -> torch.Tensor:
-    """Positions of an even grid, with faces."""
-    shortest = min(body.lengths)
-    counts = [round((n - 1) * min(length / shortest, 3)) + 1 for length in body.lengths]
-    sides = zip(body.lengths, counts, strict=True)
-    return tensor_product([torch.linspace(0, length, k, dtype=torch.float64) for length, k in sides])

@@ -165,7 +165,7 @@ def minimum(
         inertia = 0.0 if target is None else mass / 2 * float(apart @ (mesh.mass @ apart))
         return mesh.energy(middle(u)) + inertia + (0.0 if pull is None else float(pull @ u.ravel()))
 
-    share = 1.0 if old is None else 0.5
+    share, expected = 1.0 if old is None else 0.5, 0.0
     for _ in range(iterations):
         g, K = share * mesh.force(middle(u)), share**2 * mesh.stiffness(middle(u))
         if target is not None:

@@ -34,8 +34,8 @@ from scipy.optimize import brentq, curve_fit
 from torch import Tensor
 
 from sciml.insr.body import Body, Face, Motion, ball
-from sciml.insr.elastic import IMPLICIT_EULER, IMPLICIT_MIDPOINT, QUASI_STATIC
 from sciml.insr.hyperelastic import Energy, lame, stable_neo_hookean
+from sciml.insr.increment import IMPLICIT_EULER, IMPLICIT_MIDPOINT, QUASI_STATIC
 
 COMMON: dict[str, Any] = dict(depth=2, omega=1.0, samples=2.0, iterations=30, tolerance=1e-5, damping=1e-2, outputs=8,
                               most=1e-2)  # fmt: skip
@@ -171,7 +171,7 @@ def bar(o: Options, size: Mapping[str, Any]) -> Scene:
     dt = end / size["steps"]
     return Scene(body, end, IMPLICIT_MIDPOINT, (61, 5), lambda run: fitted(dt, run.column(6), frequency),
                  "error of frequency", truth, start=shape, scale=amplitude, rivals=rivals,
-                 magnify=20 / o.load, own=own)  # fmt: skip
+                 magnify=100 / o.load, own=own)  # fmt: skip
 
 
 def fitted(dt: float, tips: np.ndarray, frequency: float) -> float:
@@ -189,7 +189,7 @@ def fitted(dt: float, tips: np.ndarray, frequency: float) -> float:
 def collision(o: Options, size: Mapping[str, Any]) -> Scene:
     circle = (0.35, -0.55, 0.5)
     body = Body((1.0, 1.0), material(o, 100.0), obstacles=(ball(circle[:2], circle[2]),),
-                stiffness=4e5 * (100.0 if o.young is None else o.young) / 100.0)  # fmt: skip
+                stiffness=8e5 * (100.0 if o.young is None else o.young) / 100.0)  # fmt: skip
 
     def velocity(x: Tensor, t: float) -> Tensor:
         return torch.stack([0 * x[:, 0], -o.load + 0 * x[:, 1]], -1)
@@ -213,7 +213,7 @@ def twist(o: Options, size: Mapping[str, Any]) -> Scene:
     angle = math.pi * o.load
     every = (0, 1, 2)
     body = Body((1.0, 1.0, TALL), material(o, 1.0), faces=(Face(2, 0, every), Face(2, 1, every)), motion=turned(angle))
-    reference, shape = fe.Mesh(body, size["mesh"], 2), (9, 9, 25)
+    reference, shape = fe.Mesh(body, size["mesh"], 2), (17, 17, 65)
     u, grid = fe.bent(reference, 1, lambda x, u, t: body.lifted(torch.from_numpy(x), t)[0].numpy()), even(body, shape)
 
     def truth(x: Tensor, t: float) -> np.ndarray:

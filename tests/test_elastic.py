@@ -13,8 +13,9 @@ from scipy.integrate import dblquad
 from scipy.linalg import polar as scipy_polar
 
 from sciml.insr.body import Body, Face, ball, displacement, floor, gauss, stratified, surface
-from sciml.insr.elastic import IMPLICIT_EULER, IMPLICIT_MIDPOINT, QUASI_STATIC, elastic
+from sciml.insr.elastic import elastic
 from sciml.insr.hyperelastic import arap, cofactor, determinant, lame, polar, stable_neo_hookean, whitened
+from sciml.insr.increment import IMPLICIT_EULER, IMPLICIT_MIDPOINT, QUASI_STATIC
 from sciml.nn.jets import TANH
 from sciml.rollout import BlowUp
 from tests.conftest import relative
@@ -155,7 +156,7 @@ def test_uniform_stretch(energy, activation):
 
 
 def test_hanging_body_balances_its_weight():
-    """Small strains of a column held above, with rollers at its side and no Poisson effect: u = g (L y - y^2 / 2) / E."""
+    """A column on rollers without Poisson effect: u = g (L y - y^2 / 2) / E for small strains."""
     g = 1e-4
     body = Body((0.5, 1.0), arap(0.5), faces=(Face(1, 0, (1,)), Face(0, 0, (0,))),
                 force=lambda x, t: torch.stack([0 * x[:, 0], g * t + 0 * x[:, 0]], -1))  # fmt: skip
@@ -170,7 +171,7 @@ def free_end(scheme, n, end=0.25):
     L, A = 4.0, 1e-3
     body = Body((L, 0.5), stable_neo_hookean(*lame(1.0, 0.0)), faces=ROLLERS)
     k = math.pi / 2 / L
-    step = elastic(body, displacement(body, (8, 8)), end * 4 * L / n, scheme, scale=A, tolerance=1e-4, most=1.0,
+    step = elastic(body, displacement(body, (6, 6)), end * 4 * L / n, scheme, scale=A, tolerance=1e-4, most=1.0,
                    iterations=10)  # fmt: skip
     state = step.init(lambda x, t: torch.stack([A * (k * x[:, 0]).sin(), 0 * x[:, 1]], -1),
                       velocity=lambda x, t: torch.stack([A * k * (k * x[:, 0]).sin(), 0 * x[:, 1]], -1))  # fmt: skip
@@ -190,10 +191,10 @@ def test_order_in_time(scheme, order):
 
 
 def test_energy_is_kept_by_the_midpoint_rule_and_lost_by_euler():
-    kept, lost = (free_end(scheme, 16, 0.5)[1] for scheme in (IMPLICIT_MIDPOINT, IMPLICIT_EULER))
+    kept, lost = (free_end(scheme, 10, 0.4)[1] for scheme in (IMPLICIT_MIDPOINT, IMPLICIT_EULER))
     assert abs(kept / kept[0] - 1).max() < 2e-3
     assert (np.diff(lost) < 0).all()
-    assert lost[-1] < 0.9 * lost[0]
+    assert lost[-1] < 0.8 * lost[0]
 
 
 def test_free_flight_is_exact():
@@ -227,14 +228,14 @@ def test_a_body_lies_on_the_floor():
     """Its weight over its length is the pressure, stiffness times depth; no energy is gained on the way."""
     body = Body((1.0, 1.0), stable_neo_hookean(*lame(50.0, 0.0)), obstacles=(floor(0.0),), stiffness=1e4,
                 force=lambda x, t: torch.tensor([0.0, -1.0]).double().expand_as(x))  # fmt: skip
-    step = elastic(body, displacement(body, (6, 6)), 0.05, IMPLICIT_EULER, tolerance=1e-4, most=0.1, damping=1.0)
+    step = elastic(body, displacement(body, (4, 4)), 0.5, IMPLICIT_EULER, tolerance=1e-4, most=0.1, damping=1.0)
     state, total = step.init(), [0.0]
-    for _ in range(12):
+    for _ in range(6):
         state = step(state)
         total.append(step.energies(state).total)
     assert max(np.diff(total)) < 1e-9
     below = step.read(state)[1][:, 0]
-    assert relative(below, torch.full((11,), -1e-4).double()) < 0.2
+    assert float(torch.trapezoid(-below.clamp(max=0), dx=0.1)) == pytest.approx(1e-4, rel=0.1)
 
 
 # -- states and refusals ---------------------------------------------------------------------------------------------
@@ -242,9 +243,11 @@ def test_states_have_equal_futures():
     """Nodes drawn anew in each step are in the state too."""
     body = Body((1.0, 1.0), arap(1.0, 1.0), faces=ROLLERS, force=lambda x, t: 0.01 * x)
     net = displacement(body, (6,), seed=1)
-    step = elastic(body, net, 0.2, quadrature=stratified, samples=150, most=1.0)
+    step = elastic(body, net, 0.2, quadrature=stratified, samples=60, iterations=5, most=1.0)
     state = step(step.init(seed=4))
-    assert torch.equal(step(state).z, elastic(body, net, 0.2, quadrature=stratified, samples=150, most=1.0)(state).z)
+    assert torch.equal(
+        step(state).z, elastic(body, net, 0.2, quadrature=stratified, samples=60, iterations=5, most=1.0)(state).z
+    )
     assert not torch.equal(state.rng, step(state).rng)
 
 
@@ -269,7 +272,7 @@ def broken(net):
         ("float64", lambda: elastic(BOX, displacement(BOX, (6,)).float(), 0.1)),
         ("not finite", lambda: elastic(BOX, broken(displacement(BOX, (6,))), 0.1)),
         ("dt, scale", lambda: elastic(BOX, NET, 0.0)),
-        ("do not fix 26 weights: use at least 20", lambda: elastic(BOX, NET, 0.1, samples=9)),
+        ("do not fix 22 weights: use at least 17", lambda: elastic(BOX, NET, 0.1, samples=9)),
         ("must give finite", lambda: elastic(BOX, NET, 0.1).init(lambda x, t: x / 0)),
     ],
 )
@@ -280,9 +283,10 @@ def test_what_cannot_be_is_refused(message, make):
 
 def test_a_step_that_does_not_converge_ends():
     body = replace(BOX, faces=(Face(0, 0, (0, 1)), Face(0, 1, (0, 1))), motion=lambda x, t: 30 * t * x.flip(1) ** 2 * x)
+    step = elastic(body, displacement(body, (6,)), 1.0, QUASI_STATIC, iterations=3)
+    state = step.init()
     with pytest.raises(BlowUp, match=r"at t = 0: .*(shorter step|larger)"):
-        step = elastic(body, displacement(body, (6,)), 1.0, QUASI_STATIC, iterations=3)
-        step(step.init())
+        step(state)
 
 
 BOX = Body((1.0, 1.0), arap(1.0))
