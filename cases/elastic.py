@@ -248,12 +248,18 @@ def pictures(out: Path, scene: Scene, step: ElasticStep, run: Run) -> None:
 
 
 def statics(scene: Scene, step: ElasticStep, run: Run):
-    """Error and elastic energy by load."""
+    """Error, or volumes where there is only one, and elastic energy by load."""
     figure, axes = plot.pyplot().subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     known = [i for i, t in enumerate(run.times) if t > 0 and (scene.scheme != QUASI_STATIC or known_at(scene, t))]
     errors = [relative(scene, step.grid(), run.fields[i], run.times[i]) for i in known]
-    axes[0].semilogy([run.times[i] for i in known], errors, "o-", ms=4)
-    axes[0].set(xlabel="load", ylabel="relative error of displacement", xlim=(0, 1.05))
+    if len(known) > 1:
+        axes[0].semilogy([run.times[i] for i in known], errors, "o-", ms=4)
+        axes[0].set(xlabel="load", ylabel="relative error of displacement", xlim=(0, 1.05))
+    else:
+        for name, of in (("smallest", torch.amin), ("largest", torch.amax)):
+            axes[0].plot(run.times, [float(of(v)) for v in run.volumes], "o-", ms=4, label=name)
+        axes[0].set(xlabel="load", ylabel="volume over that at rest")
+        axes[0].legend(fontsize=8)
     axes[1].plot([0, *run.column(0)], [0, *run.column(2)], "o-", ms=4)
     axes[1].set(xlabel="load", ylabel="elastic energy (J)" if scene.body.d == 3 else "elastic energy (J m⁻¹)")
     return figure
@@ -292,9 +298,11 @@ def plane(scene: Scene, step: ElasticStep, run: Run):
     chosen = sorted(set(np.linspace(0, len(run.times) - 1, 6).round().astype(int)))
     x, wide = step.grid().mT.reshape(2, *scene.shape).numpy(), scene.body.lengths[0] > 3 * scene.body.lengths[1]
     rows, columns = (len(chosen), 1) if wide else (2, math.ceil(len(chosen) / 2))
-    figure, axes = plot.pyplot().subplots(rows, columns, figsize=(9, 0.9 * rows) if wide else (3 * columns, 6.4),
-                                          sharex=True, sharey=True, squeeze=False, layout="constrained")  # fmt: skip
     bodies = [x + scene.magnify * run.fields[i].numpy() for i in chosen]
+    (left, right), (low, high) = framed(bodies, scene).values()
+    tall = 2.6 * (high - low) / (right - left) + 0.6
+    figure, axes = plot.pyplot().subplots(rows, columns, figsize=(9, 0.9 * rows) if wide else (3 * columns + 1, tall * rows),
+                                          sharex=True, sharey=True, squeeze=False, layout="constrained")  # fmt: skip
     span = max(float((run.volumes[i] - 1).abs().max()) for i in chosen) or 1.0
     for ax in axes.flat[len(chosen) :]:
         ax.axis("off")
@@ -350,8 +358,9 @@ def solid(scene: Scene, step: ElasticStep, run: Run):
                 face = np.take(at, side, axis + 1)
                 shade = colours.to_rgba(np.take(volume, side, axis))
                 ax.plot_surface(*face, facecolors=shade, rstride=2, cstride=2, edgecolor="0.3", lw=0.2, shade=False)
-        ax.set(title=f"load {run.times[i]:.2g}", xlabel="x (m)", ylabel="y (m)", xticks=[0, 1], yticks=[0, 1])
-        ax.set_box_aspect(lengths, zoom=1.25)  # type: ignore[arg-type]
+        ax.set_title(f"load {run.times[i]:.2g}", y=1.02)
+        ax.set(xlabel="x (m)", ylabel="y (m)", xticks=[0, 1], yticks=[0, 1])
+        ax.set_box_aspect(lengths, zoom=1.05)  # type: ignore[arg-type]
         ax.view_init(18, -60)
         axes.append(ax)
     axes[-1].set_zlabel("z (m)")

@@ -47,8 +47,8 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "full": dict(width=16, steps=16),
     },
     "bar": {
-        "quick": dict(width=8, steps=64, iterations=10, tolerance=1e-4),
-        "default": dict(width=8, steps=640, iterations=10, tolerance=1e-4, outputs=40),
+        "quick": dict(width=8, steps=64, iterations=10, tolerance=3e-4),
+        "default": dict(width=8, steps=640, iterations=10, tolerance=3e-4, outputs=40),
         "full": dict(width=8, steps=1280, iterations=10, tolerance=1e-4, outputs=40),
     },
     "collision": {
