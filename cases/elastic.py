@@ -295,13 +295,14 @@ def dynamics(scene: Scene, step: ElasticStep, run: Run):
 
 def plane(scene: Scene, step: ElasticStep, run: Run):
     """The deformed body at some times, coloured by its change of volume."""
-    chosen = sorted(set(np.linspace(0, len(run.times) - 1, 6).round().astype(int)))
     x, wide = step.grid().mT.reshape(2, *scene.shape).numpy(), scene.body.lengths[0] > 3 * scene.body.lengths[1]
+    last = len(run.times) - 1
+    chosen = sorted(set(np.linspace(max(0, last - 4) if wide else 0, last, 5 if wide else 6).round().astype(int)))
     rows, columns = (len(chosen), 1) if wide else (2, math.ceil(len(chosen) / 2))
     bodies = [x + scene.magnify * run.fields[i].numpy() for i in chosen]
     (left, right), (low, high) = framed(bodies, scene).values()
     tall = 2.6 * (high - low) / (right - left) + 0.6
-    figure, axes = plot.pyplot().subplots(rows, columns, figsize=(9, 0.9 * rows) if wide else (3 * columns + 1, tall * rows),
+    figure, axes = plot.pyplot().subplots(rows, columns, figsize=(9, rows) if wide else (3 * columns + 1, tall * rows),
                                           sharex=True, sharey=True, squeeze=False, layout="constrained")  # fmt: skip
     span = max(float((run.volumes[i] - 1).abs().max()) for i in chosen) or 1.0
     for ax in axes.flat[len(chosen) :]:
@@ -358,11 +359,11 @@ def solid(scene: Scene, step: ElasticStep, run: Run):
                 face = np.take(at, side, axis + 1)
                 shade = colours.to_rgba(np.take(volume, side, axis))
                 ax.plot_surface(*face, facecolors=shade, rstride=2, cstride=2, edgecolor="0.3", lw=0.2, shade=False)
-        ax.set_title(f"load {run.times[i]:.2g}", y=1.02)
+        ax.set_title(f"load {run.times[i]:.2g}", y=1.12)
         ax.set(xlabel="x (m)", ylabel="y (m)", xticks=[0, 1], yticks=[0, 1])
         ax.set_box_aspect(lengths, zoom=1.05)  # type: ignore[arg-type]
         ax.view_init(18, -60)
         axes.append(ax)
-    axes[-1].set_zlabel("z (m)")
+    axes[-1].set_zlabel("z (m)", labelpad=8)
     figure.colorbar(colours, ax=axes, label="relative change of volume", shrink=0.6)
     return figure
