@@ -9,9 +9,9 @@ r"""Elastic bodies whose displacement is a neural field: four scenes of a stable
 
 A sine network, exact on held faces by construction, is moved by damped Gauss-Newton steps (Chen et al. 2023, ICML,
 where Adam does that). Beside it finite elements of the same energy with as many numbers, and the finest that take as
-long. Expected with the default preset: stretch 1e-6 (displacement, L2, relative), bar 7e-4 (frequency) and energy
-within 1e-3, collision depth 5e-4 of the body's size and no energy gained, twist 1 % (displacement). Run time on one
-core: quick 5 to 30 s, default 10 s to 2 minutes, full 1 to 6 minutes.
+long. Expected with the default preset: stretch 1e-6 (displacement, L2, relative), bar 1e-3 (frequency) and energy
+within 1e-3, collision depth 7e-4 of the body's size and no energy gained, twist 1 % (displacement) and 3 % (energy).
+Run time on one core: quick 1 to 10 s, default 1 s (stretch) to 1 minute (bar), full several times that.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """

@@ -172,7 +172,7 @@ def free_end(scheme, n, end=0.25):
     body = Body((L, 0.5), stable_neo_hookean(*lame(1.0, 0.0)), faces=ROLLERS)
     k = math.pi / 2 / L
     step = elastic(body, displacement(body, (6, 6)), end * 4 * L / n, scheme, scale=A, tolerance=1e-4, most=1.0,
-                   iterations=10)  # fmt: skip
+                   iterations=6)  # fmt: skip
     state = step.init(lambda x, t: torch.stack([A * (k * x[:, 0]).sin(), 0 * x[:, 1]], -1),
                       velocity=lambda x, t: torch.stack([A * k * (k * x[:, 0]).sin(), 0 * x[:, 1]], -1))  # fmt: skip
     energies = []
