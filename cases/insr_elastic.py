@@ -229,9 +229,9 @@ def twist(o: Options, size: Mapping[str, Any]) -> Scene:
     def rivals(weights: int, seconds: float) -> list[Row]:
         wanted = truth(grid, 1.0)
         alone = float(np.linalg.norm(body.lifted(grid, 1.0)[0].numpy() - wanted) / np.linalg.norm(wanted))
-        n = max(1, round((weights / 12) ** (1 / 3)))
+        n = max(n for n in range(1, 20) if n == 1 or 3 * (n + 1) ** 2 * (4 * n + 1) <= 1.1 * weights)
         return [Row("uniform twist, without a network", 0, alone, 0.0),
-                *shared.refined(solve, [n, n + 1, n + 2, n + 3], seconds)]  # fmt: skip
+                *shared.refined(solve, [n, n + 1, n + 2, n + 3, n + 4], seconds)]  # fmt: skip
 
     def own(run: Run) -> dict[str, Any]:
         stored = reference.energy(u)
