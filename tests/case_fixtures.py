@@ -14,7 +14,7 @@ import pytest
 from tests import ROOT
 
 FOLDER = ROOT / "cases"
-HELPERS = ("common", "methods", "neural", "neural_pictures", "operators")
+HELPERS = ("common", "elastic", "elements", "methods", "neural", "neural_pictures", "operators")
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
@@ -33,6 +33,7 @@ SHORT = {
     "insr_qg": "--width 6 --depth 2 --iterations 20 --days 1",
     "insr_turbulence": "--width 6 --depth 2 --iterations 20 --end 0.1",
     "insr_teng": "--problem burgers --width 6 --depth 2 --iterations 20 --end 0.5",
+    "insr_elastic": "--width 6 --steps 2",
     "insr_sphere": "--width 4 --iterations 30 --days 0.2",
 }
 NEURAL = "fields.nc state.safetensors error.png fields.png summary.json"
