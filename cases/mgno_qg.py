@@ -75,6 +75,10 @@ class Options(Common):
     """Updates of each training, instead of --minutes."""
     ahead: int = 3
     """Own steps over which the last third of a training goes."""
+    psi: float = 0.5
+    """Weight of the error of psi in the loss, as a factor of that of q."""
+    kept: float = 2 / 3
+    """Waves that the networks step, as a factor of the largest wavenumber along an axis: 2/3, or 1."""
     batch: int = 8
     """Stretches in an update."""
     nx: int = 64
@@ -93,6 +97,8 @@ def sizes(o: Options) -> dict[str, Any]:
     """Of the preset, replaced by what was asked for."""
     scale = dict(SCALES[o.preset])
     scale |= {n: getattr(o, n) for n in ("fine", "days", "years", "minutes") if getattr(o, n) is not None}
+    if not any(np.isclose(o.kept, k, rtol=1e-3) for k in (2 / 3, 1)) or o.psi < 0:
+        raise Refused(f"--kept is 2/3 or 1, and --psi at least 0, got {o.kept:g} and {o.psi:g}")
     scale["horizon"] = min(scale["horizon"], scale["days"] // 2)
     if o.lead_days < 1 or scale["horizon"] < o.lead_days or o.ahead < 1 or o.batch < 1 or scale["years"] < 1:
         raise Refused("--lead-days, --ahead, --batch and --years must be at least 1, and --days twice the lead")
@@ -111,7 +117,7 @@ def fields(o: Options, scale: dict[str, Any], seeds) -> Tensor:
 # -- training --------------------------------------------------------------------------------------------------------
 def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[str, Surrogate]:
     """Surrogates by name; those whose weights are in ``out`` already are read."""
-    windows, grid = Windows(truths, o.lead_days), preset("eddy", o.nx, dealias=2 / 3).grid
+    windows, grid = Windows(truths, o.lead_days), preset("eddy", o.nx, dealias=o.kept).grid
     known, found = emulation.climate(preset("eddy", o.nx), truths.flatten(0, 1)), {}  # type: ignore[arg-type]
     for name in o.networks:
         path = out / f"{name}.safetensors"
@@ -127,9 +133,11 @@ def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[
     return found
 
 
-def loss_of(surrogate: Surrogate) -> Loss:
-    """Relative L2 errors of q and of psi of each layer in units of their standard deviations, the latter with half the
-    weight: q alone says little of the largest eddies, whose psi is large and whose q is small."""
+def loss_of(surrogate: Surrogate, weight: float) -> Loss:
+    """Relative L2 errors of q and, with a weight, of psi, in units of the standard deviations of each layer.
+
+    q alone says little of the largest eddies, whose psi is large and whose q is small.
+    """
     eq: Any = sm.preset("eddy", surrogate.grid.nx, dtype=torch.float32)
     std = surrogate.learned.inputs.std
 
@@ -137,12 +145,12 @@ def loss_of(surrogate: Surrogate) -> Loss:
         found = eq.grid.ifft(eq.psi(eq.grid.fft(z * std)))
         return found / found.new_tensor(PSI)[:, None, None]
 
-    return combined((1.0, relative_l2), (0.5, seen_through(psi, relative_l2)))
+    return combined((1.0, relative_l2), (weight, seen_through(psi, relative_l2)))
 
 
 def learn(o: Options, scale: dict[str, Any], out: Path, name: str, surrogate: Surrogate, windows: Windows) -> dict:
     """Train one network."""
-    loss = loss_of(surrogate)
+    loss = loss_of(surrogate, o.psi)
     probe = Emulation(surrogate, windows, loss, o.batch, lambda u: o.ahead if u else 1, autocast=True)
     net, seconds = surrogate.learned.net, 60 * scale["minutes"]
     updates = o.updates or operators.planned(out / f"{name}.json", net, probe, seconds, {0: 2 / 3, 1: 1 / 3})
