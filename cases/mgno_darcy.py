@@ -192,7 +192,8 @@ def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
         print(f"training {name}: {operators.count(learned.net)} weights, {updates} updates", flush=True)
         switched = Precise(objective, lambda update: update >= 0.8 * updates)
         about = operators.trained(name, out, learned.net, switched, updates, o.lr, o.seed)
-        command = f"python cases/mgno_darcy.py --task {o.task} --preset {o.preset} --networks {name} --seed {o.seed}"
+        command = f"python cases/mgno_darcy.py --task {o.task} --preset {o.preset} --networks {name} --seed {o.seed} "
+        command += f"--updates {about['updates']}"
         learned.save(path, command=command, **about)
     return Learned.load(path)[0]
 

@@ -7,8 +7,9 @@ the same data, loss, and processor time to learn in. MgNO: He, Liu & Xu 2024 (IC
 
 Without --train the weights in data/weights/mgno_qg.safetensors are used. Tests are runs that no training has seen.
 
-Expected: see docs/results.md. Run time on one core: quick 40 s, default 8 minutes; with --train twenty minutes for each
-network more, and for the truths.
+Expected with those weights: correlations above 0.8 for 47 and 66 days (the model with 64 x 64 points 35 and 57), ten
+years without blow-up, energy within 11 % of the truth's.
+Run time on one core: quick 40 s, default 8 minutes; with --train twenty minutes for each network more, and for truths.
 
 Writes skill.nc, climate.nc, skill.png, spectra.png, maps.png, energy.png and summary.json; with --train the weights,
 log and picture of each network.
@@ -77,8 +78,8 @@ class Options(Common):
     """Own steps over which the last third of a training goes."""
     psi: float = 0.5
     """Weight of the error of psi in the loss, as a factor of that of q."""
-    kept: float = 2 / 3
-    """Waves that the networks step, as a factor of the largest wavenumber along an axis: 2/3, or 1."""
+    kept: float = 1.0
+    """Waves that the networks step, as a factor of the largest wavenumber along an axis: 1, or 2/3."""
     batch: int = 8
     """Stretches in an update."""
     nx: int = 64
@@ -125,7 +126,8 @@ def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[
             net = operators.make(name, o.seed, 2, 2, **NETS[name])
             surrogate = Surrogate(Learned(net, *windows.scalings()), grid, o.lead_days * DAY, ("q1", "q2"))
             about = learn(o, scale, out, name, surrogate, windows)
-            command = f"python cases/mgno_qg.py --train --preset {o.preset} --networks {name} --seed {o.seed}"
+            command = f"python cases/mgno_qg.py --train --preset {o.preset} --networks {name} --seed {o.seed} "
+            command += f"--updates {about['updates']} --ahead {o.ahead} --psi {o.psi:g} --kept {o.kept:g}"
             truth = {"energy": known.energy.tolist(), "enstrophy": known.enstrophy.tolist(),
                      "spectrum": known.spectrum.tolist()}  # fmt: skip
             surrogate.save(path, command=command, truth=truth, **about)
