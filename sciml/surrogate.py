@@ -190,7 +190,7 @@ class Windows(NamedTuple):
             raise ValueError("the times of the runs are not evenly spaced")
         values = [np.array(ds[name].transpose("time", "lev", "y", "x").values, dtype=np.float32) for ds in runs]
         fields = torch.stack([torch.as_tensor(v) for v in values])
-        return cls(fields, every), Grid.from_coords(runs[0]), every * float(steps[0])
+        return cls(fields, every), Grid.from_coords(runs[0], dealias=1), every * float(steps[0])
 
     def count(self, ahead: int) -> int:
         """How many stretches of ``ahead`` steps there are."""

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def scaling(n: int, std: float = 1.0) -> Scaling:
 def surrogate():
     torch.manual_seed(0)
     learned = Learned(MgNO(2, 2, **SMALL), scaling(2, 1e-5), scaling(2, 1e-6))
-    return Surrogate(learned, sm.Grid(8), 86400.0, ("q1", "q2"))
+    return Surrogate(learned, sm.Grid(8, dealias=1), 86400.0, ("q1", "q2"))
 
 
 # -- scaling ---------------------------------------------------------------------------------------------------------
@@ -142,6 +143,17 @@ def test_a_surrogate_that_blows_up_says_when(surrogate):
         sm.rollout(surrogate, 50, every=50)(1e-5 * random(2, 8, 8))
 
 
+def test_a_grid_that_drops_waves_drops_them_at_each_step(surrogate):
+    own = replace(surrogate, grid=sm.Grid(8, dealias=2 / 3))
+    q = 1e-5 * random(2, 8, 8)
+    for state in (own.init(q), own(own.init(q))):
+        waves = torch.fft.rfft2(state.z).abs()
+        assert waves[..., 3:].max() < 1e-5
+        assert waves[..., 3:6, :].max() < 1e-5
+        assert waves[..., :3, :3].max() > 0.1
+    assert torch.equal(surrogate.init(q).z, q / 1e-5)
+
+
 # -- windows ---------------------------------------------------------------------------------------------------------
 def test_windows_stay_in_their_run():
     runs = torch.arange(2 * 7.0).reshape(2, 7, 1, 1, 1)
@@ -164,7 +176,7 @@ def test_windows_of_datasets():
     runs = [dataset(1e-5 * random(5, 2, 8, 8, seed=s)) for s in (0, 1)]
     windows, grid, dt = Windows.of(runs, every=2)
     assert (windows.runs.shape, windows.every, dt) == ((2, 5, 2, 8, 8), 2, 2 * 86400.0)
-    assert (grid.shape, grid.Lx) == ((8, 8), 1e6)
+    assert (grid.shape, grid.Lx, grid.dealias) == ((8, 8), 1e6, 1)
     np.testing.assert_allclose(windows.runs[1, 3, 0], runs[1]["q"].values[3, 0], rtol=1e-6)
 
 
@@ -224,7 +236,7 @@ def test_interrupted_training_ends_with_the_same_weights(kind, tmp_path, surroga
             return line()
         torch.manual_seed(0)
         learned = Learned(MgNO(2, 2, **SMALL), scaling(2), scaling(2))
-        again = Surrogate(learned, sm.Grid(8), 1.0, ("q1", "q2"))
+        again = Surrogate(learned, sm.Grid(8, dealias=1), 1.0, ("q1", "q2"))
         return Emulation(again, Windows(random(2, 9, 2, 8, 8), 1), relative_l2, 4, lambda u: 1 + u // 4)
 
     def net(o):
