@@ -8,7 +8,12 @@ import pytest
 import torch
 import xarray as xr
 
+from sciml.emulation import persistence, skill
+from sciml.losses import relative_l2
+from sciml.operator_data import elliptic_samples, sample_seeds
+from sciml.snapshots import seen
 from sciml.surrogate import Learned, Scaling, Surrogate
+from tests import ROOT
 from tests.case_fixtures import SHORT, refused
 
 QG = SHORT["mgno_qg"].split()
@@ -90,3 +95,25 @@ def test_every_task_has_data_a_network_and_tests(task, tmp_path):
     for test in case.tests(o, points, 2):
         if test.points >= 2 ** (len(net.config.smoothings) - 1):
             assert case.predicted(learned, test, case.TASKS[task].boundary).shape == test.y[:, : test.steps].shape
+
+
+# -- the weights that come with the package --------------------------------------------------------------------------
+def test_shipped_darcy_weights_keep_their_promise():
+    """0.042 on the 100 samples of docs/results.md."""
+    learned, about = Learned.load(ROOT / "data" / "weights" / "mgno_darcy_rough.safetensors")
+    case = import_module("mgno_darcy")
+    assert about["command"].startswith("python cases/mgno_darcy.py --task rough")
+    x, y = case.pairs(elliptic_samples("darcy-rough", sample_seeds(0, "test", 0, 8), 85, 169))
+    with torch.no_grad():
+        found = learned(x)
+    assert (found[..., 0, :] == 0).all()
+    assert float(relative_l2(found, y).mean()) < 0.06
+
+
+def test_shipped_emulator_forecasts_a_flow_that_it_never_saw():
+    """A model with 64 points; twelve days ahead, a quarter of the error of persistence."""
+    emulator = Surrogate.load(ROOT / "data" / "weights" / "mgno_qg.safetensors")
+    truth = torch.as_tensor(seen("eddy", 64, 64, 12, 5, years=3)["q"].values)[None, ::2]
+    own, still = skill(emulator, truth), persistence(truth, emulator.dt)
+    assert (own.nrmse[-1] < 0.5 * still.nrmse[-1]).all()
+    assert (own.correlation[-1] > 0.9).all()
