@@ -189,15 +189,20 @@ def stretches(truth: Tensor, lead: int, horizon: int, starts: int) -> Tensor:
     return torch.stack([run[f + span] for run in truth for f in first])[:starts]
 
 
+def sane(run: Tensor) -> Tensor:
+    """Which of the fields ``(times, ...)`` are less than five times the size of the first."""
+    size = run.double().flatten(1).square().mean(1)
+    return size < 25 * size[0]
+
+
 def climates(o: Options, all_steps, start: Tensor, years: int, lead: int) -> dict[str, tuple[Climate, float]]:
-    """Of runs of ``years``, the first tenth left out; and days until a run stopped being finite."""
+    """Of runs of ``years``, the first tenth left out; and days until a run grew to five times the size of its start."""
     eq, found, n = preset("eddy", o.nx), {}, years * 360 // lead
     for name, (step, every) in all_steps.items():
         if name == "linear inverse":
             continue  # it dies out
         run = emulation.forecast(step, start, n * every, every)
-        whole = torch.isfinite(run).flatten(1).all(1)
-        stable = int(whole.sum()) - 1
+        stable = len(run) - 1 - int((~sane(run)).cumsum(0).count_nonzero())
         kept = run[max(1, n // 10) : stable + 1] if stable > n // 10 else run[:1]
         found[name] = emulation.climate(eq, kept), lead * float(stable)  # type: ignore[arg-type]
     return found

@@ -70,6 +70,13 @@ def test_weights_of_another_grid_are_refused(finished, call, tmp_path):
     refused(ended, "not of 32 points")
 
 
+def test_runs_are_stable_until_they_grow():
+    run = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    run[3] *= 100
+    run[4] = torch.nan
+    assert import_module("mgno_qg").sane(run).tolist() == [True, True, True, False, False, True]
+
+
 def test_plans_keep_the_number_of_updates(tmp_path):
     operators = import_module("operators")
     net = torch.nn.Linear(4, 4)
