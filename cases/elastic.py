@@ -13,11 +13,12 @@ import numpy as np
 import torch
 import xarray as xr
 from common import Refused, folder, write_summary
+from neural import saved_run
 from tqdm import tqdm
 
 from sciml import plot
 from sciml.data import write_netcdf
-from sciml.files import load_tensors, save_tensors
+from sciml.files import save_tensors
 from sciml.insr.body import Body, Motion, displacement, surface
 from sciml.insr.elastic import ElasticStep, elastic
 from sciml.insr.hyperelastic import determinant
@@ -156,12 +157,7 @@ def keep(path: Path, run: Run, state: State, about: Mapping[str, str]) -> None:
 
 
 def resumed(path: Path, about: Mapping[str, str]) -> tuple[Run, State]:
-    if not path.exists():
-        raise Refused(f"--resume: there is no state in {path.parent}")
-    tensors, header = load_tensors(path)
-    other = [n for n, v in about.items() if header["options"].get(n) != v]
-    if other:
-        raise Refused(f"--resume: the run in {path.parent} had another --{other[0]}: {header['options'].get(other[0])}")
+    tensors, header = saved_run(path, about)
     run = Run(**header["run"], fields=list(tensors["fields"]), volumes=list(tensors["volumes"]))
     return run, State(tensors["theta"], header["time"], (tensors["before"], tensors["notes"]), tensors["rng"])
 

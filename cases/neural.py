@@ -207,13 +207,19 @@ def keep(path: Path, run: Run, state: State, about: Mapping[str, str]) -> None:
     save_tensors(path, tensors, {"run": rest, "time": state.time, "options": dict(about)})  # type: ignore[arg-type]
 
 
-def resumed(path: Path, about: Mapping[str, str]) -> tuple[Run, State]:
+def saved_run(path: Path, about: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of the state to go on from; refused where it had other options."""
     if not path.exists():
         raise Refused(f"--resume: there is no state in {path.parent}")
     tensors, header = load_tensors(path)
     other = [n for n, v in about.items() if header["options"].get(n) != v]
     if other:
         raise Refused(f"--resume: the run in {path.parent} had another --{other[0]}: {header['options'].get(other[0])}")
+    return tensors, header
+
+
+def resumed(path: Path, about: Mapping[str, str]) -> tuple[Run, State]:
+    tensors, header = saved_run(path, about)
     run = Run(**header["run"], fields=list(tensors["fields"]))
     return run, State(tensors["theta"], header["time"], (tensors["scale"], tensors["notes"]), tensors["rng"])
 
