@@ -1,0 +1,64 @@
+"""A family of equations: right-hand sides whose parameters are drawn from a box around their centres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sciml.equation.expression import Apply, Expr, Number, Param, canonical
+
+
+@dataclass(frozen=True)
+class System:
+    r"""Evolution equations :math:`\dot u_i = f_i(u; p)` of one form, with uncertain parameters p.
+
+    Parameters
+    ----------
+    rhs : one expression for each of the fields ``u_0``, ``u_1``, ..., in parameters that ``centres`` and ``choices`` name
+    centres : parameters drawn uniformly within ``spread`` times their size of these values
+    choices : parameters drawn from a few values, such as exponents
+    bound : trajectories that grow beyond this are rejected
+    """
+
+    name: str
+    rhs: tuple[Expr, ...]
+    centres: Mapping[str, float] = field(default_factory=dict)
+    choices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    bound: float = 1e3
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(f"u_{i}" for i in range(len(self.rhs)))
+
+    def sample(self, n: int, generator: torch.Generator, spread: float = 0.1) -> dict[str, Tensor]:
+        """Values of all parameters in ``n`` equations, float64 ``(n,)``, as tokens can say them (:func:`rounded`)."""
+        out = {}
+        for name, centre in self.centres.items():
+            uniform = 2 * torch.rand(n, generator=generator, dtype=torch.float64) - 1
+            out[name] = rounded(centre + spread * abs(centre) * uniform)
+        for name, values in self.choices.items():
+            out[name] = torch.tensor(values, dtype=torch.float64)[
+                torch.randint(len(values), (n,), generator=generator)
+            ]
+        return out
+
+    def written(self, values: Mapping[str, float]) -> tuple[Expr, ...]:
+        """The right-hand sides with numbers in place of the parameters."""
+        return tuple(substituted(e, values) for e in self.rhs)
+
+
+def rounded(values: Tensor) -> Tensor:
+    """Values to three significant digits, the nearest float64 to each decimal."""
+    return torch.tensor([float(f"{v:.3g}") for v in values.reshape(-1).tolist()], dtype=torch.float64).view(values.shape)
+
+
+def substituted(e: Expr, values: Mapping[str, float]) -> Expr:
+    """The expression with numbers for all parameters that ``values`` names, in canonical order."""
+    if isinstance(e, Param) and e.name in values:
+        return Number(float(values[e.name]))
+    if not isinstance(e, Apply):
+        return e
+    return canonical(Apply(e.op, tuple(substituted(a, values) for a in e.args)))
