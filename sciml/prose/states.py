@@ -1,0 +1,69 @@
+"""Random periodic initial states of one-dimensional fields: sums of sines, Gaussian processes and bumps.
+
+A shape is a function ``(n, x, length, generator) -> (n, *x.shape)``; what it draws does not depend on the points ``x``,
+so that a seed gives the same states on every mesh.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Shape = Callable[[int, Tensor, float, torch.Generator], Tensor]
+
+
+def waves(highest: int = 4, terms: int = 2) -> Shape:
+    r""":math:`\sum_j A_j \sin(2\pi n_j x / L + \varphi_j)` with ``n_j = 1 ... highest``, amplitudes in [0, 1].
+
+    Takamoto et al. (2022), PDEBench, eq. 8, without its windows and absolute values, which have corners.
+    """
+
+    def shape(n: int, x: Tensor, length: float, generator: torch.Generator) -> Tensor:
+        k = torch.randint(1, highest + 1, (n, terms, 1), generator=generator)
+        amplitude, phase = uniform((2, n, terms, 1), 0.0, 1.0, generator)
+        return (amplitude * torch.sin(2 * math.pi * (k * x / length + phase))).sum(1)
+
+    return shape
+
+
+def gaussian_process(scale: float = 0.2, modes: int = 24) -> Shape:
+    r"""Periodic Gaussian process whose spectrum is that of the covariance :math:`\exp(-r^2 / 2 l^2)`, ``l = scale``.
+
+    ``modes`` waves are kept; the variance beyond them must be negligible (``modes > 6 L / 2 pi l``).
+    """
+
+    def shape(n: int, x: Tensor, length: float, generator: torch.Generator) -> Tensor:
+        k = 2 * math.pi / length * torch.arange(1, modes + 1, dtype=torch.float64)[:, None]
+        a, b = torch.randn(2, n, modes, 1, generator=generator, dtype=torch.float64) * torch.exp(
+            -((k * scale) ** 2) / 4
+        )
+        return (a * torch.cos(k * x) + b * torch.sin(k * x)).sum(1)
+
+    return shape
+
+
+def bump(narrow: float, wide: float, first: float = 0.25, last: float = 0.75) -> Shape:
+    """Gaussians ``exp(-((x - c) / s)^2)``, made periodic by images; s uniform in [narrow, wide], c in
+    [first, last] times the length."""
+
+    def shape(n: int, x: Tensor, length: float, generator: torch.Generator) -> Tensor:
+        width = uniform((n, 1), narrow, wide, generator)
+        centre = uniform((n, 1), first * length, last * length, generator)
+        images = [x - centre + i * length for i in range(-2, 3)]
+        return torch.stack([torch.exp(-((r / width) ** 2)) for r in images]).sum(0)
+
+    return shape
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Uniform random numbers, float64."""
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def scaled(u: Tensor, low: float, high: float) -> Tensor:
+    """Each state ``(n, points)`` shifted and stretched so that its smallest value is ``low``, its largest ``high``."""
+    least, most = u.amin(-1, keepdim=True), u.amax(-1, keepdim=True)
+    return low + (high - low) * (u - least) / (most - least)
