@@ -96,7 +96,7 @@ def generate_fields(
         raise ValueError(f"no family {', '.join(unknown)}; there are {', '.join(PDES)}")
     if not names or len(set(names)) < len(names) or min(equations, conditions, batch) < 1 or times < 2:
         raise ValueError(
-            "give different families, at least one equation, condition and sample per batch, and two times"
+            "give different families, one equation, condition and sample per batch at least, and two times"
         )
     t = torch.linspace(0, until, times, dtype=torch.float64)
     made = [_family(name, equations, conditions, seed, t, spread, shape, batch, device) for name in names]

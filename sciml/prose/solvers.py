@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sciml.equation.expression import Apply, Expr, Field, Number, Param, dx, parts, wrap
-from sciml.equation.readings import NotLinear, Spectral, multipliers, pointwise
+from sciml.equation.expression import Apply, Expr, Number, Param, dx, expand, parts, wrap
+from sciml.equation.readings import NotLinear, Spectral, evaluated, multipliers
 from sciml.grid import Grid
 from sciml.step import phi_functions
 
@@ -73,7 +74,7 @@ def spectral(refine: int = 1, steps: int = 4) -> Solver:
     return Solver(mesh, solve)
 
 
-def split(rhs: Sequence[Expr], grid: Grid, params: Mapping[str, Tensor]) -> tuple[Tensor, list[list[Expr]]]:
+def split(rhs: Sequence[Expr], grid: Grid, params: Mapping[str, Any]) -> tuple[Tensor, list[list[Expr]]]:
     """Linear operator ``(fields, fields, n, *modes)`` and, for each field, the terms that are not part of it."""
     n = max((len(v) for v in params.values()), default=1)
     L = torch.zeros(len(rhs), len(rhs), n, *grid.modes, dtype=torch.complex128, device=grid.device)
@@ -90,7 +91,7 @@ def split(rhs: Sequence[Expr], grid: Grid, params: Mapping[str, Tensor]) -> tupl
     return L, rest
 
 
-def tendency(terms: list[list[Expr]], grid: Grid, params: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
+def tendency(terms: list[list[Expr]], grid: Grid, params: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
     """``z -> dz/dt`` of the given terms, coefficients ``(n, fields, *modes)``."""
 
     def f(z: Tensor) -> Tensor:
@@ -129,17 +130,17 @@ def mix(M: Tensor, z: Tensor) -> Tensor:
 
 
 # -- finite volumes --------------------------------------------------------------------------------------------------
-def finite_volume(refine: int = 4, courant: float = 0.5) -> Solver:
-    """Cell averages of one field in :math:`u_t = -f(u)_x + g(u)_{xx}`, kept to the last digit in sum.
+def finite_volume(refine: int = 4, courant: float = 0.8) -> Solver:
+    r"""Cell averages of one field in :math:`u_t = -f(u)_x + g(u)_{xx}`, kept to rounding in sum.
 
-    WENO5 reconstruction (Jiang & Shu 1996, JCP 126, 202), local Lax-Friedrichs fluxes, central differences of g, and
-    the third-order strong-stability-preserving Runge-Kutta method (Shu & Osher 1988, JCP 77, 439, eq. 2.18), which keeps
-    diffusion positive. The step is that of the fastest sample.
+    WENO5 reconstruction (Jiang & Shu 1996, JCP 126, 202), local Lax-Friedrichs fluxes, central differences of g. In
+    time the third-order strong-stability-preserving Runge-Kutta method (Shu & Osher 1988, JCP 77, 439, eq. 2.18), or
+    RKL2 where there is diffusion only (:func:`rkl2`). The step is that of the fastest sample.
 
     Parameters
     ----------
     refine : cells of the mesh for each cell of the result, which holds their averages
-    courant : step as part of what the fastest wave needs to cross a cell, or of the limit of diffusion
+    courant : step as part of what the fastest wave needs to cross a cell
     """
 
     def mesh(points: int, length: float, device="cpu") -> Grid:
@@ -151,14 +152,27 @@ def finite_volume(refine: int = 4, courant: float = 0.5) -> Solver:
         u = u[:, 0]
         out = [u]
         for _ in range(len(t) - 1):
-            advective, diffusive = rates(u)
-            steps = max(1, math.ceil(dt * (advective / h + 2 * diffusive / h**2) / courant))
-            for _ in range(steps):
-                u = ssp3(f, u, dt / steps)
+            u = march(f, u, dt, *rates(u), courant)
             out.append(u)
         return torch.stack(out, 1).unflatten(-1, (points, refine)).mean(-1)[:, :, None]
 
     return Solver(mesh, solve)
+
+
+def march(f, u: Tensor, dt: float, advective: float, diffusive: float, courant: float) -> Tensor:
+    """The time ``dt`` in steps that are stable where waves cross ``advective`` cells per time, and explicit steps of
+    diffusion may be no longer than ``1 / diffusive``."""
+    if not math.isfinite(advective + diffusive):
+        return torch.full_like(u, math.nan)
+    if advective == 0:
+        steps = 4
+        stages = math.ceil((math.sqrt(9 + 16 * dt * diffusive / steps) - 1) / 2)
+        advance, stages = (lambda f, u, dt: rkl2(f, u, dt, stages)), max(3, stages | 1)
+    else:
+        steps, advance = math.ceil(dt * (advective + diffusive) / courant), ssp3
+    for _ in range(steps):
+        u = advance(f, u, dt / steps)
+    return u
 
 
 def ssp3(f: Callable[[Tensor], Tensor], u: Tensor, dt: float) -> Tensor:
@@ -168,29 +182,58 @@ def ssp3(f: Callable[[Tensor], Tensor], u: Tensor, dt: float) -> Tensor:
     return u / 3 + 2 / 3 * (b + dt * f(b))
 
 
-def law(rhs: Sequence[Expr], params: Mapping[str, Tensor], h: float):
-    """Tendency of cell averages ``(n, cells)`` and ``u -> (speed, diffusivity)``, the largest of all samples."""
+def rkl2(f: Callable[[Tensor], Tensor], u: Tensor, dt: float, stages: int) -> Tensor:
+    """One second-order Runge-Kutta-Legendre step of diffusion, ``(stages^2 + stages - 2) / 4`` explicit ones long.
+
+    Meyer, Balsara & Aslam (2014), JCP 257, 594, eqs 16-18; an odd number of stages damps the shortest waves.
+    """
+    b = [1 / 3, 1 / 3] + [(j * j + j - 2) / (2 * j * (j + 1)) for j in range(2, stages + 1)]
+    w, start = 4 / (stages**2 + stages - 2), f(u)
+    before, now = u, u + b[1] * w * dt * start
+    for j in range(2, stages + 1):
+        mu, nu = (2 * j - 1) / j * b[j] / b[j - 1], (1 - j) / j * b[j] / b[j - 2]
+        pushed = w * mu * dt * (f(now) - (1 - b[j - 1]) * start)
+        before, now = now, mu * now + nu * before + (1 - mu - nu) * u + pushed
+    return now
+
+
+def law(rhs: Sequence[Expr], params: Mapping[str, Any], h: float):
+    """Tendency of cell averages ``(n, cells)``, and ``u -> (cells crossed, steps of diffusion)`` per time at most."""
     if len(rhs) != 1:
         raise ValueError(f"finite volumes are for one conserved field, got {len(rhs)}; use spectral")
-    flux, potential = fluxes(rhs[0])
-
-    def value(e: Expr, u: Tensor, slope: float = 1.0) -> Tensor:
-        return torch.as_tensor(pointwise(e, lambda _, m, n: slope if m else u, params)) + torch.zeros_like(u)
+    flux, potential = (function(e, params) for e in fluxes(rhs[0]))
+    speed, diffusivity = (function(dx(e), params) for e in fluxes(rhs[0]))
 
     def f(u: Tensor) -> Tensor:
-        faces = 0.0
-        s = windows(u)
-        if flux != Number(0):
+        faces = torch.zeros_like(u[:, :1])
+        if flux is not None and speed is not None:
+            s = windows(u)
             left, right = weno5(*s[:5]), weno5(*s[:0:-1])
-            speed = torch.maximum(value(dx(flux), left).abs(), value(dx(flux), right).abs())
-            faces = 0.5 * (value(flux, left) + value(flux, right) - speed * (right - left))
-        if potential != Number(0):
-            g = value(potential, u)
-            g = torch.cat([g[:, -1:], g, g[:, :1]], -1)
-            faces = faces - g.diff() / h
-        return -faces.diff() / h  # type: ignore[union-attr]
+            fastest = torch.maximum(speed(left).abs(), speed(right).abs())
+            faces = 0.5 * (flux(left) + flux(right) - fastest * (right - left))
+        if potential is not None:
+            g = potential(u)
+            faces = faces - torch.cat([g[:, -1:], g, g[:, :1]], -1).diff() / h
+        return -faces.diff() / h
 
-    return f, lambda u: tuple(float(value(dx(e), u).abs().amax()) for e in (flux, potential))
+    def rates(u: Tensor) -> tuple[float, float]:
+        fastest, largest = (0.0 if e is None else float(e(u).abs().amax()) for e in (speed, diffusivity))
+        return fastest / h, 2 * largest / h**2
+
+    return f, rates
+
+
+def function(e: Expr, params: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
+    """``u -> e``, or the derivative of f where e is ``dx(f)``; None for zero."""
+    expanded = expand(e)
+    if expanded == Number(0):
+        return None
+
+    def value(u: Tensor) -> Tensor:
+        out = evaluated(expanded, lambda _, m, n: 1.0 if m else u, params, {})
+        return out if isinstance(out, Tensor) and out.shape == u.shape else out + torch.zeros_like(u)
+
+    return value
 
 
 def fluxes(e: Expr) -> tuple[Expr, Expr]:
@@ -213,9 +256,9 @@ def windows(u: Tensor) -> list[Tensor]:
 
 def weno5(a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor) -> Tensor:
     """Value at the face between the cells c and d from five cell averages; Jiang & Shu (1996), eqs 2.8-2.10, 3.1."""
-    first = 13 / 12 * (a - 2 * b + c) ** 2 + 0.25 * (a - 4 * b + 3 * c) ** 2
-    second = 13 / 12 * (b - 2 * c + d) ** 2 + 0.25 * (b - d) ** 2
-    third = 13 / 12 * (c - 2 * d + e) ** 2 + 0.25 * (3 * c - 4 * d + e) ** 2
-    w = [weight / (1e-6 + beta) ** 2 for weight, beta in ((0.1, first), (0.6, second), (0.3, third))]
+    first = 13 / 12 * (a - 2 * b + c).square() + 0.25 * (a - 4 * b + 3 * c).square()
+    second = 13 / 12 * (b - 2 * c + d).square() + 0.25 * (b - d).square()
+    third = 13 / 12 * (c - 2 * d + e).square() + 0.25 * (3 * c - 4 * d + e).square()
+    w = [weight / (1e-6 + beta).square() for weight, beta in ((0.1, first), (0.6, second), (0.3, third))]
     p = 2 * a - 7 * b + 11 * c, 5 * c - b + 2 * d, 2 * c + 5 * d - e
     return (w[0] * p[0] + w[1] * p[1] + w[2] * p[2]) / (6 * (w[0] + w[1] + w[2]))

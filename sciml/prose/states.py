@@ -1,7 +1,7 @@
 """Random periodic initial states of one-dimensional fields: sums of sines, Gaussian processes and bumps.
 
-A shape is a function ``(n, x, length, generator) -> (n, *x.shape)``; what it draws does not depend on the points ``x``,
-so that a seed gives the same states on every mesh.
+A shape is a function ``(n, length, generator) -> state``, and ``state(x) -> (n, points)`` can be had at any points, so
+that a seed gives the same states on every mesh.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Shape = Callable[[int, Tensor, float, torch.Generator], Tensor]
+State = Callable[[Tensor], Tensor]
+Shape = Callable[[int, float, torch.Generator], State]
 
 
 def waves(highest: int = 4, terms: int = 2) -> Shape:
@@ -21,10 +22,10 @@ def waves(highest: int = 4, terms: int = 2) -> Shape:
     Takamoto et al. (2022), PDEBench, eq. 8, without its windows and absolute values, which have corners.
     """
 
-    def shape(n: int, x: Tensor, length: float, generator: torch.Generator) -> Tensor:
+    def shape(n: int, length: float, generator: torch.Generator) -> State:
         k = torch.randint(1, highest + 1, (n, terms, 1), generator=generator)
         amplitude, phase = uniform((2, n, terms, 1), 0.0, 1.0, generator)
-        return (amplitude * torch.sin(2 * math.pi * (k * x / length + phase))).sum(1)
+        return lambda x: (amplitude * torch.sin(2 * math.pi * (k * x / length + phase))).sum(1)
 
     return shape
 
@@ -35,7 +36,7 @@ def gaussian_process(scale: float = 0.2, modes: int = 24) -> Shape:
     ``modes`` waves are kept; the variance beyond them must be negligible (``modes > 6 L / 2 pi l``).
     """
 
-    def shape(n: int, x: Tensor, length: float, generator: torch.Generator) -> Tensor:
+    def shape(n: int, length: float, generator: torch.Generator) -> State:
         k = 2 * math.pi / length * torch.arange(1, modes + 1, dtype=torch.float64)[:, None]
         a, b = torch.randn(2, n, modes, 1, generator=generator, dtype=torch.float64) * torch.exp(
             -((k * scale) ** 2) / 4
@@ -49,11 +50,11 @@ def bump(narrow: float, wide: float, first: float = 0.25, last: float = 0.75) ->
     """Gaussians ``exp(-((x - c) / s)^2)``, made periodic by images; s uniform in [narrow, wide], c in
     [first, last] times the length."""
 
-    def shape(n: int, x: Tensor, length: float, generator: torch.Generator) -> Tensor:
+    def shape(n: int, length: float, generator: torch.Generator) -> State:
         width = uniform((n, 1), narrow, wide, generator)
         centre = uniform((n, 1), first * length, last * length, generator)
-        images = [x - centre + i * length for i in range(-2, 3)]
-        return torch.stack([torch.exp(-((r / width) ** 2)) for r in images]).sum(0)
+        images = torch.arange(-2, 3)[:, None, None] * length
+        return lambda x: torch.exp(-(((x - centre + images) / width) ** 2)).sum(0)
 
     return shape
 
@@ -63,7 +64,13 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
     return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def scaled(u: Tensor, low: float, high: float) -> Tensor:
-    """Each state ``(n, points)`` shifted and stretched so that its smallest value is ``low``, its largest ``high``."""
-    least, most = u.amin(-1, keepdim=True), u.amax(-1, keepdim=True)
-    return low + (high - low) * (u - least) / (most - least)
+def scaled(shape: Shape, low: float, high: float, points: int = 1024) -> Shape:
+    """The shape with each state shifted and stretched to between ``low`` and ``high``, as seen at ``points`` points."""
+
+    def between(n: int, length: float, generator: torch.Generator) -> State:
+        state = shape(n, length, generator)
+        seen = state(torch.arange(points, dtype=torch.float64) * (length / points))
+        least, most = seen.amin(-1, keepdim=True), seen.amax(-1, keepdim=True)
+        return lambda x: low + (high - low) * (state(x) - least) / (most - least)
+
+    return between
