@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sciml.files import load_tensors, save_tensors
+from sciml.optimisers import adamw
 
 Tensors = dict[str, Tensor]
 
@@ -40,6 +41,7 @@ def fit(
     net: nn.Module, objective: Objective, updates: int, *, lr: float = 1e-3, warm_up: int = 100,
     weight_decay: float = 1e-5, clip: float = 1.0, average: float = 0.99, checkpoint: Path | None = None,
     every: int = 100, log: Callable[[int, float], None] | None = None,
+    optimiser: Callable[[nn.Module, float, float], torch.optim.Optimizer] = adamw,
 ) -> Tensors:  # fmt: skip
     """Minimise ``objective`` over the parameters of ``net`` and return their exponential average.
 
@@ -50,24 +52,25 @@ def fit(
     average : decay of the exponential average of the parameters
     checkpoint : file that is replaced after each ``every`` updates and from which a training goes on
     log : called with update and mean loss since the last call, before each checkpoint
+    optimiser : ``(network, lr, weight decay) -> optimiser``, of ``sciml/optimisers.py``
 
     Raises ``FloatingPointError`` where more than a tenth of the updates (and ten) had to be left out.
     """
     rank, _ = share()
-    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.999), weight_decay=weight_decay)
+    method = optimiser(net, lr, weight_decay)
     averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
-    first = resume(checkpoint, net, optimiser, averaged, objective)
+    first = resume(checkpoint, net, method, averaged, objective)
     losses, skipped = [], 0
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
-        for own in optimiser.param_groups:
+        for own in method.param_groups:
             own["lr"] = lr * schedule(i, updates, warm_up)
-        optimiser.zero_grad(set_to_none=True)
+        method.zero_grad(set_to_none=True)
         loss = objective(i)
         loss.backward()
         mean_over_processes(net)
         norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
         if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
-            optimiser.step()
+            method.step()
             losses.append(float(loss.detach()))
         else:
             skipped += 1
@@ -81,7 +84,7 @@ def fit(
             if log is not None and losses and rank == 0:
                 log(i + 1, sum(losses) / len(losses))
             if checkpoint is not None and rank == 0:
-                save(checkpoint, i + 1, net, optimiser, averaged, objective)
+                save(checkpoint, i + 1, net, method, averaged, objective)
             losses = []
     return averaged
 

@@ -1,0 +1,134 @@
+"""A trained PROSE network with its vocabulary and its view of the data, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciml.equation.tokens import BOS, Vocabulary
+from sciml.files import load_tensors, refusing, save_tensors
+from sciml.nn.prose import Config, Prose
+from sciml.prose.decode import Grammar, search
+from sciml.prose.symbols import padded, trimmed
+from sciml.prose.windows import Windows
+
+KIND = "PROSE network"
+VIEWS: dict[str, Any] = {"Windows": Windows}
+"""Views of the data that files may name; each is made of its own fields."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A decoded equation: its tokens, and their mean log-probability."""
+
+    tokens: list[str]
+    score: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """Predicts the values of a trajectory and writes its equation.
+
+    Parameters
+    ----------
+    view : how data become tokens and times queries (:class:`sciml.prose.windows.Windows`)
+    about : whatever shall be known of the training, such as ``names`` of the families
+    """
+
+    net: Prose
+    vocabulary: Vocabulary
+    view: Any
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.modality.device
+
+    @torch.no_grad()
+    def encode(
+        self, t: Tensor, u: Tensor, told: Sequence[Sequence[str]] | None = None, tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Fused tokens, which may be seen, and scales of windows ``u (n, points, ...)``.
+
+        Parameters
+        ----------
+        told : tokens of an equation, or of a guess of it, for each window; nothing is told without it
+        tokens : how many of the last data tokens may be seen ``(n,)``
+        """
+        if not bool(torch.isfinite(u).all()):
+            raise ValueError("the window is not finite everywhere; leave out such trajectories, or fill the gaps")
+        if told is not None and len(told) != len(u):
+            raise ValueError(f"{len(told)} equations for {len(u)} windows; give one for each, empty where none is known")
+        data, seen, scale = self.view.see(t.to(self.device), u.float().to(self.device), tokens)
+        rows = [self.vocabulary.encode([BOS, *(e or ())]) for e in (told or [[]] * len(u))]
+        longest = max(map(len, rows))
+        symbols = trimmed(padded(rows, -(-longest // 8) * 8).to(self.device))
+        return *self.net.encode(data, seen, symbols), scale
+
+    @torch.no_grad()
+    def predict(self, t: Tensor, u: Tensor, times: Tensor, told=None, tokens: Tensor | None = None) -> Tensor:
+        """Values at ``times (q,)`` after windows ``u (n, points, ...)`` at ``t (points,)``, in units of u.
+
+        Raises ``ValueError`` for times outside those that the network was trained for.
+        """
+        first, last = float(t[-1]), self.view.span
+        if bool((times < first - 1e-6).any()) or bool((times > last + 1e-6).any()):
+            raise ValueError(f"times to predict must be from {first:g} to {last:g}, which the network was trained for")
+        fused, mask, scale = self.encode(t, u, told, tokens)
+        values = self.net.values(fused, mask, self.view.ask(times.to(self.device)).expand(len(u), -1, -1))
+        return values * scale
+
+    def write(
+        self, t: Tensor, u: Tensor, components: Tensor, told=None, *, tokens: Tensor | None = None, beams: int = 1,
+        constrained: bool = True,
+    ) -> list[list[Written]]:  # fmt: skip
+        """Equations of windows, best first: ``beams`` for each.
+
+        Parameters
+        ----------
+        components : number of right-hand sides of each system ``(n,)``; fields beyond it are not used
+        constrained : only whole systems are written; without it, whatever is most probable
+        """
+        fused, mask, _ = self.encode(t, u, told, tokens)
+        components = components.to(self.device)
+        fields = torch.arange(len(self.vocabulary.fields), device=self.device) < components[:, None]
+        grammar = Grammar(self.vocabulary, components, fields) if constrained else None
+        ids, scores = search(self.net, self.vocabulary, fused, mask, beams=beams, grammar=grammar)
+        return [
+            [Written(self.vocabulary.decode(row), s) for row, s in zip(r, scores[i].tolist(), strict=True)]
+            for i, r in enumerate(ids.tolist())
+        ]
+
+    def save(self, path: Path, **about: Any) -> None:
+        """Write everything (safetensors), weights in half precision."""
+        header = {
+            "kind": KIND, "config": asdict(self.net.config), "fields": list(self.vocabulary.fields),
+            "view": type(self.view).__name__, "of_view": asdict(self.view), "about": {**self.about, **about},
+        }  # fmt: skip
+        save_tensors(path, {n: p.half() for n, p in self.net.named_parameters()}, header)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> Model:
+        """What :meth:`save` wrote; raises ``ValueError`` for other files."""
+        tensors, header = load_tensors(path)
+        with refusing(path):
+            if header.get("kind") != KIND:
+                raise ValueError(f"it holds a {header.get('kind')}")
+            net = Prose(Config(**header["config"]))
+            net.load_state_dict({n: t.float() for n, t in tensors.items()})
+            view = VIEWS[header["view"]](**header["of_view"])
+            vocabulary = Vocabulary(tuple(header["fields"]))
+        return cls(net.to(device).eval(), vocabulary, view, header["about"])
+
+
+def new(view: Any, vocabulary: Vocabulary, preset: str, *, outputs: int, length: int, seed: int) -> Model:
+    """An untrained model of a preset of :class:`~sciml.nn.prose.Config`, with weights drawn from a seed."""
+    sizes = Config(view.features, view.queries, outputs, len(vocabulary), length=length).preset(preset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Model(Prose(sizes), vocabulary, view)
