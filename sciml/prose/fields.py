@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,127 +10,109 @@ from torch import Tensor
 
 from sciml.equation.expression import Expr
 from sciml.grid import Grid
-from sciml.prose.partial import LENGTH, PDES, POINTS, SPAN, TIMES
+from sciml.prose.partial import LENGTH, PDE, POINTS, SPAN, TIMES
 from sciml.prose.states import Shape
+from sciml.prose.trajectories import Trajectories
 
-ATTEMPTS = 10
-"""Times that states whose solutions are rejected are drawn again."""
+DRAWN = 256
+"""Initial states drawn at once, whatever the batch that is solved."""
 
 
 @dataclass(frozen=True)
-class Fields:
-    """Solutions ``u (samples, times, points)`` of the field u_0; ``u_1``, where there is one, is zero at first.
+class Fields(Trajectories):
+    """Solutions ``u (N, T, 128)`` of the field u_0; ``u_1``, where an equation has one, is zero at first.
 
-    Parameters
-    ----------
-    t, x : times and points (cell centres) of the periodic interval [0, 2], float64
-    u : float32; cell averages for the families with shocks or fronts, values at the points for all others
-    equation : index of each sample's equation in ``equations``
-    equations : right-hand sides of all fields, with numbers
-    family : index of each sample's family in ``names``
+    Values at the points x, or averages over cells around them for the families with shocks or fronts. Everything else
+    is as in :class:`~sciml.prose.trajectories.Trajectories`, a point taking the place of a field.
     """
 
-    t: Tensor
     x: Tensor
-    u: Tensor
-    equation: Tensor
-    equations: list[tuple[Expr, ...]]
-    family: Tensor
-    names: tuple[str, ...]
+    """points ``(128,)``, cell centres, float32"""
 
-    def __len__(self) -> int:
-        return len(self.u)
-
-    def to(self, device) -> Fields:
-        moved = {name: getattr(self, name).to(device) for name in ("t", "x", "u", "equation", "family")}
+    def to(self, device: torch.device | str) -> Fields:
+        moved = {name: getattr(self, name).to(device) for name in ("t", "u", "equation", "family", "dims", "x")}
         return replace(self, **moved)
 
-    def select(self, index: Tensor) -> Fields:
-        """The samples of these indices, or of a mask; all equations stay."""
-        return replace(self, u=self.u[index], equation=self.equation[index], family=self.family[index])
 
-    def split(self, part: float, seed: int) -> tuple[Fields, Fields]:
-        """Two sets that share no equation; the second has about ``part`` of the equations, at random."""
-        if not 0 < part < 1:
-            raise ValueError(f"the part of the second set must be between 0 and 1, got {part}")
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.rand(len(self.equations), generator=generator) < part
-        second = chosen.to(self.equation.device)[self.equation]
-        return self.select(~second), self.select(second)
-
-
+@torch.no_grad()
 def generate_fields(
-    families: Sequence[str] | None = None,
-    equations: int = 1,
-    conditions: int = 1,
-    seed: int = 0,
-    *,
-    times: int = TIMES,
-    until: float = SPAN,
-    spread: float = 0.1,
-    shape: Shape | None = None,
-    batch: int = 256,
-    device: str | torch.device = "cpu",
-) -> Fields:
-    """Solutions of random equations of some families from random states.
+    families: Iterable[PDE], equations: int, conditions: int, *, seed: int, spread: float = 0.1,
+    times: Tensor | None = None, shape: Shape | None = None, device: torch.device | str = "cpu",
+    batch: int | None = None, tries: int = 10,
+) -> Fields:  # fmt: skip
+    """Solutions of ``equations`` equations, families in turn, from ``conditions`` initial states each.
 
-    A family's samples are the same whatever other families are asked for, and draws do not depend on the device.
+    The draws are the same on every device and for every batch; the steps of finite volumes are those of the fastest
+    sample of a batch, which changes such solutions within their error. A solution that is not finite or beyond the
+    bound of its family starts again from another state.
 
     Parameters
     ----------
-    families : names in :data:`~sciml.prose.partial.PDES`; all by default
-    equations : equations drawn of each family, with parameters within ``spread`` times their centres
-    conditions : initial states of each equation
-    times, until : evenly spaced times from 0 to ``until``
-    shape : takes the place of the families' shapes of initial states, such as
-        :func:`~sciml.prose.states.gaussian_process` as a shift for tests; their ranges stay
-    batch : samples that are solved at once
+    families : such as ``PDES.values()`` of :mod:`~sciml.prose.partial`
+    times : ``(T,)``, evenly spaced, from the initial time on; 64 from 0 to 2 by default, as PROSE-PDE has them
+    shape : takes the place of the families' own initial shapes, such as
+        :func:`~sciml.prose.states.gaussian_process` as a shift for tests; the range of values stays the family's
+    batch : solutions computed at once; by default 32 on CPUs, where they stay in cache, else 4096
+    tries : initial states drawn before a solution is given up
 
     Raises
     ------
-    ValueError : for unknown families and counts below one, or where states cannot be found whose solutions are
-        finite and within the family's bound
+    ValueError : for no families, fewer equations than families, times that are not evenly spaced, and where a solution
+        is beyond the bound from ``tries`` initial states
     """
-    names = tuple(PDES if families is None else families)
-    if unknown := [name for name in names if name not in PDES]:
-        raise ValueError(f"no family {', '.join(unknown)}; there are {', '.join(PDES)}")
-    if not names or len(set(names)) < len(names) or min(equations, conditions, batch) < 1 or times < 2:
+    families, times = list(families), torch.linspace(0, SPAN, TIMES, dtype=torch.float64) if times is None else times
+    if not families or conditions < 1 or equations < len(families):
         raise ValueError(
-            "give different families, one equation, condition and sample per batch at least, and two times"
+            f"{equations} equations with {conditions} states each of {len(families)} families: give one family, one "
+            "state, and an equation for each family at least"
         )
-    t = torch.linspace(0, until, times, dtype=torch.float64)
-    made = [_family(name, equations, conditions, seed, t, spread, shape, batch, device) for name in names]
-    return Fields(
-        t,
-        Grid(POINTS, 1, Lx=LENGTH).x[0],
-        torch.cat([u for u, _ in made]),
-        torch.arange(len(names) * equations).repeat_interleave(conditions),
-        [e for _, written in made for e in written],
-        torch.arange(len(names)).repeat_interleave(equations * conditions),
-        names,
-    ).to(device)
+    generator, family = torch.Generator().manual_seed(seed), torch.arange(equations) % len(families)
+    u = torch.zeros(equations, conditions, len(times), POINTS, device=device)
+    written: list[tuple[Expr, ...]] = [()] * equations
+    for i, pde in enumerate(families):
+        mine = (family == i).nonzero()[:, 0]
+        params = pde.sample(len(mine), generator, spread)
+        for k, j in enumerate(mine.tolist()):
+            written[j] = pde.written({name: float(p[k]) for name, p in params.items()})
+        run = _Runs(pde, times.double(), shape, device, batch, tries)
+        repeated = {name: p.repeat_interleave(conditions) for name, p in params.items()}
+        u[mine.to(device)] = run(repeated, len(mine) * conditions, generator).unflatten(0, (len(mine), conditions))
+    index, dims = torch.arange(equations).repeat_interleave(conditions), torch.tensor([len(e) for e in written])
+    x, names = Grid(POINTS, 1, Lx=LENGTH).x[0].float(), tuple(pde.name for pde in families)
+    return Fields(times.float(), u.flatten(0, 1), index, written, family, dims, names, x).to(device)
 
 
-def _family(name, equations, conditions, seed, t, spread, shape, batch, device) -> tuple[Tensor, list]:
-    pde = PDES[name]
-    generator = torch.Generator().manual_seed(1000 * seed + list(PDES).index(name))
-    params = pde.sample(equations, generator, spread)
-    written = [pde.written({k: float(v[i]) for k, v in params.items()}) for i in range(equations)]
-    params = {k: v.repeat_interleave(conditions) for k, v in params.items()}
-    rows = torch.arange(equations * conditions).split(batch)
-    parts = [solutions(pde, {k: v[r] for k, v in params.items()}, len(r), generator, t, shape, device) for r in rows]
-    return torch.cat(parts), written
+@dataclass(frozen=True)
+class _Runs:
+    """Bounded solutions of one family, in batches."""
 
+    pde: PDE
+    times: Tensor
+    shape: Shape | None
+    device: torch.device | str
+    batch: int | None
+    tries: int
 
-def solutions(pde, params, n: int, generator, t: Tensor, shape, device) -> Tensor:
-    """Solutions ``(n, times, points)``, float32, of states drawn again until all are within bounds."""
-    out = torch.full((n, len(t), POINTS), torch.nan, device=device)
-    todo = torch.arange(n)
-    for _ in range(ATTEMPTS):
-        u = pde.initial(len(todo), generator, shape).to(device)
-        solved = pde.solve({k: v[todo].to(device) for k, v in params.items()}, u, t)[:, :, 0]
-        out[todo] = solved.float()
-        todo = todo[~(out[todo].abs().amax((1, 2)) < pde.bound).cpu()]
-        if not len(todo):
-            return out
-    raise ValueError(f"{len(todo)} solutions of {pde.name} are not finite or beyond {pde.bound} after {ATTEMPTS} draws")
+    def __call__(self, params: Mapping[str, Tensor], n: int, generator: torch.Generator) -> Tensor:
+        out, left = torch.empty(n, len(self.times), POINTS, device=self.device), torch.arange(n)
+        size = self.batch or (32 if torch.device(self.device).type == "cpu" else 4096)
+        for _ in range(self.tries):
+            counts = [len(part) for part in left.split(DRAWN)]
+            u0 = torch.cat([self.pde.initial(count, generator, self.shape) for count in counts])
+            pieces = zip(left.split(size), u0.split(size), strict=True)
+            left = left[~torch.cat([self._run(params, start, index, out) for index, start in pieces])]
+            if not len(left):
+                return out
+        where = {name: round(float(p[left[0]]), 6) for name, p in params.items()}
+        raise ValueError(
+            f"{len(left)} of {n} solutions of {self.pde.name!r} are not finite or larger than {self.pde.bound:g} from "
+            f"{self.tries} initial states, for example with {where}; raise bound or tries, or lessen spread or the "
+            "last of times"
+        )
+
+    def _run(self, params: Mapping[str, Tensor], u0: Tensor, index: Tensor, out: Tensor) -> Tensor:
+        """Solve and store; whether each solution is good, on the CPU."""
+        at = {name: p[index].to(self.device) for name, p in params.items()}
+        u = self.pde.solve(at, u0.to(self.device), self.times)[:, :, 0]
+        out[index.to(self.device)] = u.float()
+        return (u.abs() < self.pde.bound).all(-1).all(-1).cpu()  # false for nan too

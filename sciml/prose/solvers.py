@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.equation.expression import Apply, Expr, Number, Param, dx, expand, parts, wrap
+from sciml.equation.expression import Apply, Coord, Expr, Field, Number, Param, dx, expand, leaves, parts, wrap
 from sciml.equation.readings import NotLinear, Spectral, evaluated, multipliers
 from sciml.grid import Grid
 from sciml.step import phi_functions
@@ -36,6 +36,7 @@ class Solver:
     solve: Solve
 
     def __call__(self, rhs, params, u, t, points, length) -> Tensor:
+        check(rhs, params)
         mesh = self.mesh(points, length)
         if u.ndim != 3 or u.shape[1:] != (len(rhs), mesh.nx):
             raise ValueError(f"states must have shape (n, {len(rhs)}, {mesh.nx}), got {tuple(u.shape)}")
@@ -43,6 +44,31 @@ class Solver:
         if len(t) < 2 or not gaps[0] > 0 or not torch.allclose(gaps, gaps[0], rtol=1e-6, atol=0):
             raise ValueError("times must be evenly spaced and grow, two at least")
         return self.solve(rhs, params, u, t, points, length)
+
+
+def fitting(rhs: Sequence[Expr]) -> Solver:
+    """A solver for any right-hand sides, such as decoded ones, that looks for a conservation law without viscosity.
+
+    Finite volumes where one field has fluxes only, nonlinear ones among them, and no ``lap`` of the field itself; else
+    the spectral solver on a mesh that resolves PROSE's viscous shocks.
+    """
+    try:
+        _, potential = fluxes(rhs[0])
+    except ValueError:
+        return spectral(refine=4, steps=8)
+    smooth = any(isinstance(parts(term, "mul")[-1], Field) for term in parts(potential, "add"))
+    linear = all(isinstance(parts(term, "mul")[-1].args[0], Field) for term in parts(rhs[0], "add"))
+    return spectral(refine=4, steps=8) if len(rhs) > 1 or smooth or linear else finite_volume()
+
+
+def check(rhs: Sequence[Expr], params: Mapping[str, Any]) -> None:
+    """``ValueError`` for fields that are not stepped and parameters that have no values."""
+    known = {f"u_{i}" for i in range(len(rhs))}
+    for e in rhs:
+        if unknown := leaves(e) - known:
+            raise ValueError(f"{e} names {sorted(unknown)}; the fields of {len(rhs)} equations are {sorted(known)}")
+        if missing := leaves(e, Param) - set(params):
+            raise ValueError(f"{e} has parameters {sorted(missing)} without values; give them, (n,) each")
 
 
 # -- spectral --------------------------------------------------------------------------------------------------------
@@ -237,15 +263,23 @@ def function(e: Expr, params: Mapping[str, Any]) -> Callable[[Tensor], Tensor] |
 
 
 def fluxes(e: Expr) -> tuple[Expr, Expr]:
-    """f and g of ``-dx(f) + lap(g)``; ``ValueError`` where a right-hand side is anything else."""
+    """f and g of ``-dx(f) + lap(g)``, functions of u_0; ``ValueError`` where a right-hand side is anything else."""
     found = {"dx": wrap(0), "lap": wrap(0)}
     for term in parts(e, "add"):
         inner = [a for a in parts(term, "mul") if isinstance(a, Apply)]
         rest = [a for a in parts(term, "mul") if not isinstance(a, Apply)]
-        if len(inner) != 1 or inner[0].op not in found or not all(isinstance(a, Number | Param) for a in rest):
+        plain = len(inner) == 1 and all(isinstance(a, Number | Param) for a in rest)
+        if not plain or inner[0].op not in found or not algebraic(inner[0].args[0]):
             raise ValueError(f"{term} is not a number times dx or lap of a function of u_0; use spectral")
         found[inner[0].op] = found[inner[0].op] + math.prod(rest, start=wrap(1)) * inner[0].args[0]
     return -found["dx"], found["lap"]
+
+
+def algebraic(e: Expr) -> bool:
+    """Whether an expression has no derivatives and no coordinates."""
+    if isinstance(e, Apply):
+        return e.op not in ("dx", "dy", "lap", "J", "mean_x") and all(map(algebraic, e.args))
+    return not isinstance(e, Coord)
 
 
 def windows(u: Tensor) -> list[Tensor]:

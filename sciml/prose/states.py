@@ -38,10 +38,9 @@ def gaussian_process(scale: float = 0.2, modes: int = 24) -> Shape:
 
     def shape(n: int, length: float, generator: torch.Generator) -> State:
         k = 2 * math.pi / length * torch.arange(1, modes + 1, dtype=torch.float64)[:, None]
-        a, b = torch.randn(2, n, modes, 1, generator=generator, dtype=torch.float64) * torch.exp(
-            -((k * scale) ** 2) / 4
-        )
-        return (a * torch.cos(k * x) + b * torch.sin(k * x)).sum(1)
+        colour = torch.exp(-((k * scale / 2) ** 2))
+        a, b = torch.randn(2, n, modes, 1, generator=generator, dtype=torch.float64) * colour
+        return lambda x: (a * torch.cos(k * x) + b * torch.sin(k * x)).sum(1)
 
     return shape
 
