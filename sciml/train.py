@@ -78,8 +78,7 @@ def fit(
                 raise FloatingPointError(f"{skipped} updates up to {i} had no finite gradient; try a smaller lr")
         with torch.no_grad():
             decay = min(average, (i + 1) / (i + 10))
-            for n, p in net.named_parameters():
-                averaged[n].lerp_(p, 1 - decay)
+            torch._foreach_lerp_(list(averaged.values()), list(net.parameters()), 1 - decay)
         if (i + 1) % every == 0 or i + 1 == updates:
             if log is not None and losses and rank == 0:
                 log(i + 1, sum(losses) / len(losses))

@@ -92,24 +92,26 @@ class Symbols:
         """Number of tokens of each equation."""
         return (self.written != 0).sum(-1)
 
-    def told(self, equation: Tensor, guess: Tensor, variant: Tensor) -> Tensor:
+    def told(self, equation: Tensor, guess: Tensor, variant: Tensor, length: int | None = None) -> Tensor:
         """What the network is told, ``(batch, length)`` from :data:`BOS` on, of equations by number.
 
-        ``guess (batch,)`` is one of KNOWN, SKELETON, CORRUPTED, NONE, and ``variant`` chooses the corruption.
+        ``guess (batch,)`` is one of KNOWN, SKELETON, CORRUPTED, NONE, and ``variant`` chooses the corruption. Without
+        a ``length`` it is that of the longest.
         """
         pool = self.pool[self.family[equation], variant % self.pool.shape[1]]
         tables = [self.written[equation], self.skeletons[equation], pool, torch.zeros_like(pool)]
         chosen = torch.stack(tables).gather(0, guess[None, :, None].expand(1, *pool.shape))[0]
-        return trimmed(torch.cat([self._one(BOS, equation), chosen[:, :-1]], 1))
+        told = torch.cat([self._one(BOS, equation), chosen[:, :-1]], 1)
+        return trimmed(told) if length is None else told[:, :length]
 
-    def target(self, equation: Tensor) -> tuple[Tensor, Tensor]:
+    def target(self, equation: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
         """Input and output of the symbol decoder: the tokens from the beginning on, and each one's successor."""
         own = self.written[equation]
-        given = trimmed(torch.cat([self._one(BOS, equation), own[:, :-1]], 1))
-        following = own[:, : given.shape[1]].clone()
-        ends = (own != 0).sum(-1)
-        following[torch.arange(len(own), device=own.device), ends] = self.vocabulary.number[EOS]
-        return given, following
+        given = torch.cat([self._one(BOS, equation), own[:, :-1]], 1)
+        given = trimmed(given) if length is None else given[:, :length]
+        following = torch.cat([own, torch.zeros_like(own[:, :1])], 1)
+        following.scatter_(1, (own != 0).sum(-1, keepdim=True), self.vocabulary.number[EOS])
+        return given, following[:, : given.shape[1]]
 
     def _one(self, token: str, like: Tensor) -> Tensor:
         return torch.full((len(like), 1), self.vocabulary.number[token], device=like.device)
