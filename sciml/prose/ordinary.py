@@ -11,7 +11,8 @@ The published systems differ from the classical ones of the same name in places:
 - Dadras and Halvorsen: time runs slower, by the factors 1/2 and 1/4.
 - Chen-Lee: ``b = -10`` is fixed.
 - Duffing: the first field is the time, with the tendency 1; it starts anywhere, so that the forcing has any phase.
-- Double pendulum: gravity g and length l are drawn; its coefficients -3g/l, -g/l and 4g/l are rounded one by one.
+- Double pendulum: of ``2 w_2^2 cos(d)`` in the second acceleration there is half only, so that energy is not conserved.
+  Gravity g and length l are drawn; the coefficients -3g/l, -g/l and 4g/l are rounded one by one.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def lorenz96(dim: int) -> System:
 class Pendulum(System):
     """The double pendulum of equal masses and lengths; angles u_0, u_1 from the vertical, their rates u_2, u_3.
 
-    Its parameters are g and l, m s-2 and m; the coefficients of the equations, ``a = -3g/l``, ``b = -g/l`` and
-    ``c = 4g/l``, are rounded one by one, so that energy is kept to about 0.2 % only.
+    Its parameters are g and l, m s-2 and m, of which equations have ``a = -3g/l``, ``b = -g/l`` and ``c = 4g/l``,
+    each rounded to three digits.
     """
 
     def sample(self, n: int, generator: torch.Generator, spread: float = 0.1) -> dict[str, Tensor]:
