@@ -1,0 +1,217 @@
+"""The constants and the initial state of an ordinary differential equation from a short noisy window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sciml.equation.expression import Apply, Expr, Field, Number, Param, canonical, leaves
+from sciml.prose.shooting import Rhs, Shooting, levenberg_marquardt, rates, run
+from sciml.prose.smoothing import regressed, smoothed
+from sciml.prose.system import substituted
+
+
+def freed(rhs: tuple[Expr, ...], values: Mapping[str, float] = {}) -> tuple[tuple[Expr, ...], dict[str, float]]:
+    """The same right-hand sides with constants ``c00``, ``c01``, ... that can be fitted, and their start values.
+
+    Numbers become constants unless they are integers from -10 to 10 or exponents; numbers of equal size become one
+    constant. Parameters become constants too, which start from ``values`` (nan where it has none: see :func:`fit`).
+    """
+    names: dict[Expr, Param] = {}
+    start: dict[str, float] = {}
+
+    def constant(of: Expr, value: float) -> Expr:
+        if of not in names:
+            names[of] = Param(f"c{len(names):02d}")
+            start[names[of].name] = value
+        return names[of]
+
+    def free(e: Expr) -> Expr:
+        if isinstance(e, Param):
+            return constant(e, float(values.get(e.name, torch.nan)))
+        if isinstance(e, Number) and not (e.value == int(e.value) and abs(e.value) <= 10):
+            size = constant(Number(abs(e.value)), abs(e.value))
+            return size if e.value > 0 else -size
+        if isinstance(e, Apply):
+            args = (free(e.args[0]), e.args[1]) if e.op == "pow" else tuple(map(free, e.args))
+            return canonical(Apply(e.op, args))
+        return e
+
+    return tuple(map(free, rhs)), start
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Fits of one structure to B windows.
+
+    Parameters
+    ----------
+    rhs, names : right-hand sides, and the constants in them in the order of ``constants``
+    constants, initial : estimates ``(B, P)`` and ``(B, D)``, the latter at time ``start``
+    covariance : of both, constants first ``(B, P + D, P + D)``
+    misfit : sum of squares of (model - data) / sigma over the window ``(B,)``
+    sigma : standard deviation of the noise ``(B, 1)``
+    samples : numbers in each window
+    """
+
+    rhs: tuple[Expr, ...]
+    names: tuple[str, ...]
+    constants: Tensor
+    initial: Tensor
+    covariance: Tensor
+    misfit: Tensor
+    sigma: Tensor
+    samples: int
+    start: float
+    step: float
+
+    @property
+    def reduced(self) -> Tensor:
+        """Reduced chi-square ``(B,)``: near 1 where the structure explains the window."""
+        return self.misfit / max(self.samples - self.covariance.shape[-1], 1)
+
+    def written(self, b: int = 0) -> tuple[Expr, ...]:
+        """The right-hand sides of window b with numbers."""
+        values = dict(zip(self.names, self.constants[b].tolist(), strict=True))
+        return tuple(substituted(e, values) for e in self.rhs)
+
+    def predict(self, times: Tensor, runs: int = 0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``(B, n, D)`` at times ``(n,)``, increasing, none before ``start``.
+
+        They are over ``runs`` from constants and initial states drawn from the normal distribution of the fit; with
+        none, the run from the estimates, and zeros. Runs that diverge do not count. Raises ``ValueError`` for times
+        before the window.
+        """
+        centre = torch.cat((self.constants, self.initial), 1)[None]
+        if not runs:
+            states = self._run(centre, times)[0]
+            return states, torch.zeros_like(states)
+        size = self.covariance.diagonal(dim1=1, dim2=2).sqrt()
+        values, vectors = torch.linalg.eigh(self.covariance / (size[..., None] * size[:, None]))
+        noise = torch.randn(runs, *centre.shape[1:], generator=generator, dtype=centre.dtype).to(centre.device)
+        drawn = centre + size * torch.einsum("bij,bj,rbj->rbi", vectors, values.clamp(min=0).sqrt(), noise)
+        states = self._run(drawn, times)
+        finite = states.isfinite().all(-1, keepdim=True)
+        states = torch.where(finite, states, torch.nan)
+        mean = states.nanmean(0)
+        return mean, (states - mean).square().nanmean(0).sqrt()
+
+    def _run(self, x: Tensor, times: Tensor) -> Tensor:
+        times = times.to(x)
+        if times[0] < self.start or (times.diff() <= 0).any():
+            raise ValueError(f"give increasing times, none before the window's start {self.start:g}")
+        gaps = torch.cat((times[:1] - self.start, times.diff()))
+        counts = (gaps / self.step - 1e-9).ceil().long().clamp(min=1)
+        steps = torch.repeat_interleave(gaps / counts, counts)
+        p = len(self.names)
+        states = run(rates(self.rhs, self.names), x[..., None, p:], x[..., :p], steps[None], 1)
+        return states[..., 0, counts.cumsum(0), :]
+
+
+def fit(
+    rhs: tuple[Expr, ...],
+    start: Mapping[str, float | Tensor],
+    t: Tensor,
+    u: Tensor,
+    *,
+    sigma: float | Tensor | None = None,
+    prior: float = torch.inf,
+    segments: int = 8,
+    substeps: int = 4,
+    iterations: int = 30,
+    generator: torch.Generator | None = None,
+) -> Refined:
+    """Least-squares constants and initial states of ``rhs`` from noisy samples u ``(B, n, D)`` at times t ``(n,)``.
+
+    Multiple shooting (Bock 1983): segments of the window are run in parallel, and jumps between them are weighted ever
+    more, until one trajectory remains. It starts both from ``start`` and from constants that fit the weak form on
+    smoothed data; the better fit of each window is returned. Everything runs in float64 on the device of u.
+
+    Parameters
+    ----------
+    start : value of each constant (nan: unknown), a number or one for each window ``(B,)``
+    sigma : standard deviation of the noise, also ``(B,)``; None estimates it from the smoothness of the window
+    prior : relative standard deviation of the start values, which then count as data
+    substeps : Runge-Kutta steps between two samples
+
+    Raises ``ValueError`` for windows that are not finite or have another number of components, and for parameters
+    without a start value.
+    """
+    _check(rhs, start, t, u)
+    u, t = u.double(), t.to(u.device).double()
+    smooth, estimate = smoothed(t, u)
+    level = estimate if sigma is None else torch.as_tensor(sigma).to(u).reshape(-1, 1).expand(len(u), 1)
+    level = level.clamp(min=1e-12 * float(u.abs().max()) + 1e-300)
+    names = tuple(start)
+    given = [torch.as_tensor(v).to(u).expand(len(u)) for v in start.values()]
+    first = torch.stack(given, 1) if given else u.new_zeros(len(u), 0)
+    f = rates(rhs, names)
+    weak = regressed(f, first, t, u, smooth, generator)
+    starts = torch.stack((torch.where(first.isnan(), weak, first), weak))
+    problem = _problem(f, t, u, level, segments, substeps)
+    width = torch.where(first.isnan() | (first == 0), torch.inf, prior * first.abs())
+    problem = replace(problem, prior=starts[0], width=width)
+    x = _solve(problem, starts, smooth, iterations)
+    return _refined(rhs, names, problem, x, t, substeps, sigma is None)
+
+
+def _check(rhs: tuple[Expr, ...], start: Mapping, t: Tensor, u: Tensor) -> None:
+    if u.ndim != 3 or u.shape[1:] != (len(t), len(rhs)):
+        expected = f"(windows, {len(t)}, {len(rhs)})"
+        raise ValueError(f"{len(rhs)} equations at {len(t)} times need samples {expected}, got {tuple(u.shape)}")
+    if not u.isfinite().all() or not t.isfinite().all() or (t.diff() <= 0).any():
+        raise ValueError("samples must be finite and times increasing; cut the window where the data are missing")
+    if missing := set().union(*(leaves(e, Param) for e in rhs)) - set(start):
+        raise ValueError(f"no start value for {', '.join(sorted(missing))}; give nan where it is unknown")
+    known = {f"u_{i}" for i in range(len(rhs))}
+    if unknown := set().union(*(leaves(e, Field) for e in rhs)) - known:
+        raise ValueError(f"the equations name {', '.join(sorted(unknown))}, but there are only {', '.join(sorted(known))}")
+
+
+def _problem(f: Rhs, t: Tensor, u: Tensor, sigma: Tensor, segments: int, substeps: int) -> Shooting:
+    """The window cut into segments of equal length, the last one filled up with samples that do not count."""
+    length = -(-len(t) // max(1, min(segments, len(t) // 2)))
+    segments = -(-len(t) // length)
+    extra = segments * length - len(t)
+    steps = torch.cat((t.diff(), t.new_zeros(extra + 1))).view(segments, length)
+    mask = torch.cat((torch.ones_like(t), t.new_zeros(extra))).view(segments, length)
+    data = torch.cat((u, u[:, -1:].expand(-1, extra, -1)), 1).unflatten(1, (segments, length))
+    nothing = u.new_zeros(len(u), 0)
+    return Shooting(f, steps, data, sigma, mask, nothing, nothing, substeps)
+
+
+def _solve(problem: Shooting, starts: Tensor, smooth: Tensor, iterations: int) -> Tensor:
+    """The best unknowns ``(B, P + S D)`` reached from K start values of the constants ``(K, B, P)``."""
+    k, (s, length) = len(starts), problem.steps.shape
+    states = smooth[:, ::length][:, :s].flatten(1).expand(k, -1, -1)
+    x = torch.cat((starts, states), -1).flatten(0, 1)
+    many = replace(problem, **{n: getattr(problem, n).repeat(k, *[1] * (getattr(problem, n).ndim - 1)) for n in BATCHED})
+    for match in (1.0, 30.0, 1e3) if s > 1 else (1.0,):
+        x = levenberg_marquardt(replace(many, match=match), x, iterations)
+    cost = many.misfit(x) + ((x[:, : many.prior.shape[1]] - many.prior) / many.width).square().sum(1)
+    best = torch.where(cost.isfinite(), cost, torch.inf).view(k, -1).argmin(0)
+    return x.view(k, -1, x.shape[-1])[best, torch.arange(len(best), device=x.device)]
+
+
+BATCHED = ("data", "sigma", "prior", "width")
+
+
+def _refined(rhs, names, problem: Shooting, x: Tensor, t: Tensor, substeps: int, rescale: bool) -> Refined:
+    p, d = len(names), len(rhs)
+    jacobian = replace(problem, match=1e3 if len(problem.steps) > 1 else 1.0)(x)[1]
+    normal = jacobian.mT @ jacobian
+    size = normal.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()
+    scaled = normal / (size[..., None] * size[:, None]) + 1e-13 * torch.eye(x.shape[1]).to(x)
+    covariance = torch.linalg.pinv(torch.nan_to_num(scaled), hermitian=True) / (size[..., None] * size[:, None])
+    misfit, samples = problem.misfit(x), t.numel() * d
+    sigma = problem.sigma
+    if rescale:
+        factor = misfit / max(samples - p - d, 1)
+        sigma, covariance, misfit = sigma * factor[:, None].sqrt(), covariance * factor[:, None, None], misfit / factor
+    step = float(t.diff().median()) / substeps
+    covariance = covariance[:, : p + d, : p + d]
+    initial = x[:, p : p + d]
+    return Refined(rhs, names, x[:, :p], initial, covariance, misfit, sigma, samples, float(t[0]), step)
