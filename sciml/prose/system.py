@@ -40,9 +40,7 @@ class System:
             uniform = 2 * torch.rand(n, generator=generator, dtype=torch.float64) - 1
             out[name] = rounded(centre + spread * abs(centre) * uniform)
         for name, values in self.choices.items():
-            out[name] = torch.tensor(values, dtype=torch.float64)[
-                torch.randint(len(values), (n,), generator=generator)
-            ]
+            out[name] = torch.tensor(values, dtype=torch.float64)[torch.randint(len(values), (n,), generator=generator)]
         return out
 
     def written(self, values: Mapping[str, float]) -> tuple[Expr, ...]:
@@ -52,7 +50,9 @@ class System:
 
 def rounded(values: Tensor) -> Tensor:
     """Values to three significant digits, the nearest float64 to each decimal."""
-    return torch.tensor([float(f"{v:.3g}") for v in values.reshape(-1).tolist()], dtype=torch.float64).view(values.shape)
+    return torch.tensor([float(f"{v:.3g}") for v in values.reshape(-1).tolist()], dtype=torch.float64).view(
+        values.shape
+    )
 
 
 def substituted(e: Expr, values: Mapping[str, float]) -> Expr:
