@@ -189,19 +189,21 @@ def _solve(problem: Shooting, starts: Tensor, smooth: Tensor, iterations: int) -
     states = smooth[:, ::length][:, :s].flatten(1).expand(k, -1, -1)
     x = torch.cat((starts, states), -1).flatten(0, 1)
     many = replace(problem, **{n: getattr(problem, n).repeat(k, *[1] * (getattr(problem, n).ndim - 1)) for n in BATCHED})
-    for match in (1.0, 30.0, 1e3) if s > 1 else (1.0,):
-        x = levenberg_marquardt(replace(many, match=match), x, iterations)
+    for match, tolerance in ((1.0, 1e-3), (30.0, 1e-3), (MATCH, 1e-9)) if s > 1 else ((MATCH, 1e-9),):
+        x = levenberg_marquardt(replace(many, match=match), x, iterations, tolerance)
     cost = many.misfit(x) + ((x[:, : many.prior.shape[1]] - many.prior) / many.width).square().sum(1)
     best = torch.where(cost.isfinite(), cost, torch.inf).view(k, -1).argmin(0)
     return x.view(k, -1, x.shape[-1])[best, torch.arange(len(best), device=x.device)]
 
 
 BATCHED = ("data", "sigma", "prior", "width")
+MATCH = 1e3
+"""The last weight of jumps between segments, in units of 1 / sigma; they are then about 1e-6 sigma."""
 
 
 def _refined(rhs, names, problem: Shooting, x: Tensor, t: Tensor, substeps: int, rescale: bool) -> Refined:
     p, d = len(names), len(rhs)
-    jacobian = replace(problem, match=1e3 if len(problem.steps) > 1 else 1.0)(x)[1]
+    jacobian = replace(problem, match=MATCH)(x)[1]
     normal = jacobian.mT @ jacobian
     size = normal.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()
     scaled = normal / (size[..., None] * size[:, None]) + 1e-13 * torch.eye(x.shape[1]).to(x)

@@ -18,7 +18,12 @@ Rhs = Callable[[Tensor, Tensor], Tensor]
 def rates(rhs: Sequence[Expr], names: Sequence[str]) -> Rhs:
     """The right-hand sides as a function of states and of the constants of these names."""
     f = compiled(rhs)
-    return lambda u, c: f(u, dict(zip(names, c.unbind(-1), strict=True)))
+
+    def evaluate(u: Tensor, c: Tensor) -> Tensor:
+        whole = torch.broadcast_shapes(u.shape[:-1], c.shape[:-1])
+        return f(u.expand(*whole, -1), dict(zip(names, c.unbind(-1), strict=True)))
+
+    return evaluate
 
 
 def runge_kutta(f: Rhs, u: Tensor, c: Tensor, h: Tensor) -> Tensor:
