@@ -21,14 +21,16 @@ from sciml.prose.smoothing import smoothed, weak_form
 
 Differentiation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Times ``(n,)`` and samples ``(n, D)`` to states ``(n, D)`` for the library, W ``(K, n)`` and V u ``(K, D)``."""
-THRESHOLDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+THRESHOLDS = (0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.14, 0.2, 0.3, 0.45, 0.7, 1.0)
 
 
 # -- libraries -------------------------------------------------------------------------------------------------------
 def polynomials(dim: int, degree: int = 3) -> tuple[Expr, ...]:
     """All monomials of ``u_0`` ... up to a degree, the constant included."""
     fields = [Field(f"u_{i}") for i in range(dim)]
-    products = (math.prod(c, start=Number(1.0)) for k in range(degree + 1) for c in combinations_with_replacement(fields, k))
+    products = (
+        math.prod(c, start=Number(1.0)) for k in range(degree + 1) for c in combinations_with_replacement(fields, k)
+    )
     return tuple(products)
 
 
@@ -92,7 +94,7 @@ def weak(width: int) -> Differentiation:
     return of
 
 
-METHODS: tuple[Differentiation, ...] = (finite_difference, spline, weak(8), weak(14))
+METHODS: tuple[Differentiation, ...] = (finite_difference, spline, weak(8), weak(14), weak(22))
 
 
 # -- regression ------------------------------------------------------------------------------------------------------

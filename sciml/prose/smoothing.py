@@ -53,7 +53,13 @@ def weak_form(t: Tensor, width: int = 8) -> tuple[Tensor, Tensor]:
 
 
 def regressed(
-    f: Rhs, start: Tensor, t: Tensor, u: Tensor, smooth: Tensor, generator: torch.Generator | None = None, tries: int = 8
+    f: Rhs,
+    start: Tensor,
+    t: Tensor,
+    u: Tensor,
+    smooth: Tensor,
+    generator: torch.Generator | None = None,
+    tries: int = 8,
 ) -> Tensor:
     """Constants ``(B, P)`` that fit the weak form of u' = f(u; c) in least squares, f read on smooth states.
 
