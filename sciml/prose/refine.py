@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,11 +14,18 @@ from sciml.prose.smoothing import regressed, smoothed
 from sciml.prose.system import substituted
 
 
-def freed(rhs: tuple[Expr, ...], values: Mapping[str, float] = {}) -> tuple[tuple[Expr, ...], dict[str, float]]:
+def measured(value: float) -> bool:
+    """Whether a number is one that data decide: all but integers from -10 to 10."""
+    return not (value == int(value) and abs(value) <= 10)
+
+
+def freed(
+    rhs: tuple[Expr, ...], values: Mapping[str, float] = {}, free: Callable[[float], bool] = measured
+) -> tuple[tuple[Expr, ...], dict[str, float]]:
     """The same right-hand sides with constants ``c00``, ``c01``, ... that can be fitted, and their start values.
 
-    Numbers become constants unless they are integers from -10 to 10 or exponents; numbers of equal size become one
-    constant. Parameters become constants too, which start from ``values`` (nan where it has none: see :func:`fit`).
+    Numbers that ``free`` says become constants, but never exponents; numbers of equal size become one constant.
+    Parameters become constants too, which start from ``values`` (nan where it has none: see :func:`fit`).
     """
     names: dict[Expr, Param] = {}
     start: dict[str, float] = {}
@@ -29,18 +36,18 @@ def freed(rhs: tuple[Expr, ...], values: Mapping[str, float] = {}) -> tuple[tupl
             start[names[of].name] = value
         return names[of]
 
-    def free(e: Expr) -> Expr:
+    def loosened(e: Expr) -> Expr:
         if isinstance(e, Param):
             return constant(e, float(values.get(e.name, torch.nan)))
-        if isinstance(e, Number) and not (e.value == int(e.value) and abs(e.value) <= 10):
+        if isinstance(e, Number) and free(e.value):
             size = constant(Number(abs(e.value)), abs(e.value))
             return size if e.value > 0 else -size
         if isinstance(e, Apply):
-            args = (free(e.args[0]), e.args[1]) if e.op == "pow" else tuple(map(free, e.args))
+            args = (loosened(e.args[0]), e.args[1]) if e.op == "pow" else tuple(map(loosened, e.args))
             return canonical(Apply(e.op, args))
         return e
 
-    return tuple(map(free, rhs)), start
+    return tuple(map(loosened, rhs)), start
 
 
 @dataclass(frozen=True)
