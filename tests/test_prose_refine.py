@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 
 from sciml.equation.expression import Number, Param, parse
 from sciml.prose.ordinary import SYSTEMS
-from sciml.prose.rank import information, pruned, rank
+from sciml.prose.rank import fit_each, information, pruned, rank
 from sciml.prose.refine import fit, freed
 from sciml.prose.shooting import levenberg_marquardt
 from sciml.prose.smoothing import smoothed, weak_form
@@ -96,7 +96,7 @@ def test_levenberg_marquardt_agrees_with_scipy_on_rosenbrock():
 
 # -- fit -------------------------------------------------------------------------------------------------------------
 def test_clean_windows_give_back_constants_and_states_to_six_digits():
-    t, states = times(2, 64), ([1.0, -1.5, 0.7], [-2.0, 1.0, 1.9])
+    t, states = times(1.2, 40), ([1.0, -1.5, 0.7], [-2.0, 1.0, 1.9])
     u = torch.stack([reference(lorenz, s, t.numpy()) for s in states])
     rhs = SYSTEMS["lorenz63"].rhs
     fitted = fit(rhs, {"s": 9.2, "r": 29.0, "b": math.nan}, t, u, substeps=12, generator=generator())
@@ -228,6 +228,18 @@ def test_a_candidate_that_blows_up_comes_last(window):
     explosive = candidate("50.5*u_0**3 + 80.5", "90.5*u_1**3")
     ranked = rank((explosive, TRUE), *window, sigma=0.02, iterations=3, **FAST)
     assert ranked.index == (1, 0)
+
+
+def test_windows_with_their_own_equations_are_fitted_as_each_alone(window):
+    t, u = window
+    many = fit_each(
+        (EXTRA, TRUE, candidate("2*u_1 - 0.33*u_0", "-2*u_0 - 0.33*u_1"), TRUE), t, u.expand(4, -1, -1), **FAST
+    )
+    alone = fit(*freed(TRUE), t, u[None], **FAST)
+    assert [len(f.names) for f in many] == [3, 2, 1, 2]
+    for i in (1, 3):
+        torch.testing.assert_close(many[i].constants, alone.constants, rtol=1e-6, atol=0)
+        torch.testing.assert_close(many[i].predict(t)[0], alone.predict(t)[0], rtol=0, atol=1e-6)
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------

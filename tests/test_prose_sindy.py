@@ -9,7 +9,18 @@ from scipy.integrate import solve_ivp
 from sciml.equation.expression import Number, parse, parts
 from sciml.prose import sindy as baseline
 from sciml.prose.ordinary import SYSTEMS
-from sciml.prose.sindy import finite_difference, generic, polynomials, sindy, spline, terms_of, values, weak, written
+from sciml.prose.sindy import (
+    finite_difference,
+    generic,
+    polynomials,
+    sindy,
+    spline,
+    support_of,
+    terms_of,
+    values,
+    weak,
+    written,
+)
 from sciml.prose.trajectories import integrate
 
 METHODS = {"finite difference": finite_difference, "spline": spline, "weak": weak(8)}
@@ -84,6 +95,18 @@ def test_noise_is_borne_with_the_right_terms(lorenz):
     rhs, start = sindy(t[:201], (clean + 0.05 * noise)[:201], terms_of(system.written(system.centres)))
     u = integrate(rhs, {}, start, t[:201])
     assert float((u - clean[:201]).norm() / clean[:201].norm()) < 0.1
+
+
+def test_each_equation_keeps_to_its_own_terms(lorenz):
+    system = SYSTEMS["lorenz63"]
+    rhs = system.written(system.centres)
+    terms = terms_of(rhs)
+    support = support_of(rhs, terms)
+    found, _ = sindy(*lorenz, terms, support=support, methods=(spline,), thresholds=(0.01,))
+    assert support.sum(0).tolist() == [2, 3, 2]
+    assert torch.equal(support_of(found, terms), support)
+    own = coefficients(found[2], terms)
+    assert own["u_2"] == pytest.approx(-2.7, rel=0.01)
 
 
 def test_the_score_prefers_the_model_that_fits_with_fewer_terms():

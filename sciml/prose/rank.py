@@ -54,6 +54,26 @@ def information(fitted: Refined) -> Tensor:
     return torch.where(score.isfinite(), score, torch.inf)
 
 
+def fit_each(
+    equations: Sequence[tuple[Expr, ...]], t: Tensor, u: Tensor, sigma: Tensor | None = None, **options
+) -> list[Refined]:
+    """The fit of each window of u ``(B, n, D)`` to its own equations, those of one structure together.
+
+    ``sigma`` is ``(B,)`` or None, ``options`` are those of :func:`~sciml.prose.refine.fit`.
+    """
+    groups: dict[tuple[Expr, ...], list[tuple[int, dict[str, float]]]] = {}
+    for b, rhs in enumerate(equations):
+        structure, start = freed(rhs)
+        groups.setdefault(structure, []).append((b, start))
+    out: dict[int, Refined] = {}
+    for structure, members in groups.items():
+        index = [b for b, _ in members]
+        start = {n: torch.tensor([s[n] for _, s in members], dtype=torch.float64) for n in members[0][1]}
+        fits = fit(structure, start, t, u[index], sigma=None if sigma is None else sigma[index], **options)
+        out |= {b: fits.window(k) for k, b in enumerate(index)}
+    return [out[b] for b in range(len(equations))]
+
+
 def rank(candidates: Sequence[tuple[Expr, ...]], t: Tensor, u: Tensor, *, sigma: float | Tensor, **options) -> Ranked:
     """All candidates fitted to the window u ``(n, D)`` at times t ``(n,)`` and scored by :func:`information`.
 

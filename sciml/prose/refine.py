@@ -59,7 +59,7 @@ class Refined:
     rhs, names : right-hand sides, and the constants in them in the order of ``constants``
     constants, initial : estimates ``(B, P)`` and ``(B, D)``, the latter at time ``start``
     covariance : of both, constants first ``(B, P + D, P + D)``
-    misfit : sum of squares of (model - data) / sigma over the window ``(B,)``
+    misfit : sum of squares of (model - data) / sigma over the window ``(B,)``, and of what is left of jumps
     sigma : standard deviation of the noise ``(B, 1)``
     samples : numbers in each window
     """
@@ -80,6 +80,11 @@ class Refined:
         """Reduced chi-square ``(B,)``: near 1 where the structure explains the window."""
         return self.misfit / max(self.samples - self.covariance.shape[-1], 1)
 
+    def window(self, b: int) -> Refined:
+        """The fit of window b alone."""
+        batched = ("constants", "initial", "covariance", "misfit", "sigma")
+        return replace(self, **{name: getattr(self, name)[b : b + 1] for name in batched})
+
     def written(self, b: int = 0) -> tuple[Expr, ...]:
         """The right-hand sides of window b with numbers."""
         values = dict(zip(self.names, self.constants[b].tolist(), strict=True))
@@ -96,9 +101,9 @@ class Refined:
         states = self._run(centre, times)[0]
         if not runs:
             return states, torch.zeros_like(states)
-        others = torch.nan_to_num(self._run(self._drawn(centre, runs, generator), times), nan=torch.inf)
-        low, high = others.quantile(torch.tensor([0.1587, 0.8413]).to(states), 0, interpolation="nearest")
-        return states, (high - low) / 2
+        others = torch.nan_to_num(self._run(self._drawn(centre, runs, generator), times), nan=torch.inf).sort(0).values
+        low, high = (others[round(q * (runs - 1))] for q in (0.1587, 0.8413))
+        return states, torch.nan_to_num((high - low) / 2, nan=torch.inf, posinf=torch.inf)
 
     def _drawn(self, centre: Tensor, runs: int, generator: torch.Generator | None) -> Tensor:
         size = self.covariance.diagonal(dim1=1, dim2=2).sqrt()
@@ -175,9 +180,7 @@ def _check(rhs: tuple[Expr, ...], start: Mapping, t: Tensor, u: Tensor) -> None:
         raise ValueError(f"no start value for {', '.join(sorted(missing))}; give nan where it is unknown")
     known = {f"u_{i}" for i in range(len(rhs))}
     if unknown := set().union(*(leaves(e, Field) for e in rhs)) - known:
-        raise ValueError(
-            f"the equations name {', '.join(sorted(unknown))}, but there are only {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"the equations name {', '.join(sorted(unknown))}; fields are {', '.join(sorted(known))}")
 
 
 def _problem(f: Rhs, t: Tensor, u: Tensor, sigma: Tensor, segments: int, substeps: int) -> Shooting:
@@ -197,12 +200,10 @@ def _solve(problem: Shooting, starts: Tensor, smooth: Tensor, iterations: int) -
     k, (s, length) = len(starts), problem.steps.shape
     states = smooth[:, ::length][:, :s].flatten(1).expand(k, -1, -1)
     x = torch.cat((starts, states), -1).flatten(0, 1)
-    many = replace(
-        problem, **{n: getattr(problem, n).repeat(k, *[1] * (getattr(problem, n).ndim - 1)) for n in BATCHED}
-    )
+    many = replace(problem, **{name: torch.cat([getattr(problem, name)] * k) for name in BATCHED})
     for match, tolerance in ((1.0, 1e-3), (30.0, 1e-3), (MATCH, 1e-9)) if s > 1 else ((MATCH, 1e-9),):
         x = levenberg_marquardt(replace(many, match=match), x, iterations, tolerance)
-    cost = many.misfit(x) + ((x[:, : many.prior.shape[1]] - many.prior) / many.width).square().sum(1)
+    cost = replace(many, match=MATCH)(x)[0].square().sum(1)
     best = torch.where(cost.isfinite(), cost, torch.inf).view(k, -1).argmin(0)
     return x.view(k, -1, x.shape[-1])[best, torch.arange(len(best), device=x.device)]
 
@@ -214,12 +215,12 @@ MATCH = 1e3
 
 def _refined(rhs, names, problem: Shooting, x: Tensor, t: Tensor, substeps: int, rescale: bool) -> Refined:
     p, d = len(names), len(rhs)
-    jacobian = replace(problem, match=MATCH)(x)[1]
+    residuals, jacobian = replace(problem, match=MATCH)(x)
     normal = jacobian.mT @ jacobian
     size = normal.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()
     scaled = normal / (size[..., None] * size[:, None]) + 1e-13 * torch.eye(x.shape[1]).to(x)
     covariance = torch.linalg.pinv(torch.nan_to_num(scaled), hermitian=True) / (size[..., None] * size[:, None])
-    misfit, samples = problem.misfit(x), t.numel() * d
+    misfit, samples = residuals[:, : residuals.shape[1] - p].square().sum(1), t.numel() * d
     sigma = problem.sigma
     if rescale:
         factor = misfit / max(samples - p - d, 1)

@@ -105,11 +105,6 @@ class Shooting:
         rows = ((weight[..., None] * jacobian[:, :, :-1]).flatten(1, 3), tie[..., None] * jump, prior)
         return torch.cat(residuals, 1), torch.cat(rows, 1)
 
-    def misfit(self, x: Tensor) -> Tensor:
-        """Sum of squares ``(B,)`` of (model - data) / sigma."""
-        weight = self.mask[..., None] / self.sigma[:, None, None]
-        return (weight * (self.nodes(x)[:, :, :-1] - self.data)).square().flatten(1).sum(1)
-
 
 def levenberg_marquardt(
     residuals: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, iterations: int, tolerance: float = 1e-9

@@ -49,6 +49,12 @@ def terms_of(rhs: Sequence[Expr]) -> tuple[Expr, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def support_of(rhs: Sequence[Expr], terms: Sequence[Expr]) -> Tensor:
+    """Which of the terms each right-hand side has, bool ``(T, D)``."""
+    own = [terms_of((e,)) for e in rhs]
+    return torch.tensor([[term in mine for mine in own] for term in terms])
+
+
 def distributed(e: Expr) -> Expr:
     """A product of sums, and a small whole power of a sum, as a sum of products."""
     if not isinstance(e, Apply) or e.op not in ("add", "mul"):
@@ -103,12 +109,14 @@ def sindy(
     u: Tensor,
     library: Sequence[Expr],
     *,
+    support: Tensor | None = None,
     methods: Sequence[Differentiation] = METHODS,
     thresholds: Sequence[float] = THRESHOLDS,
     substeps: int = 4,
 ) -> tuple[tuple[Expr, ...], Tensor]:
     """Right-hand sides with numbers for the window u ``(n, D)`` at times t ``(n,)``, and the initial state ``(D,)``.
 
+    Each equation may have all terms of the library, or those of ``support``, bool ``(T, D)``.
     Sequentially thresholded least squares is run for all methods and thresholds; each model is integrated over the
     window from the smoothed first sample, and that of the lowest misfit + (number of terms) ln N is returned, the
     noise's size being that of :func:`~sciml.prose.smoothing.smoothed`. Raises ``ValueError`` where the window is not
@@ -118,7 +126,8 @@ def sindy(
         raise ValueError(f"give finite samples ({len(t)}, D), one window; got {tuple(u.shape)}")
     t, u = t.double().cpu(), u.double().cpu()
     terms = tuple(library)
-    found = [xi for method in methods for xi in _sparse(terms, *method(t, u), thresholds)]
+    allowed = torch.ones(len(terms), u.shape[1], dtype=torch.bool) if support is None else support
+    found = [xi for method in methods for xi in _sparse(terms, allowed, *method(t, u), thresholds)]
     coefficients = torch.stack(found)
     smooth, sigma = smoothed(t, u)
     score = _score(terms, coefficients, t, u, smooth[0], sigma, substeps)
@@ -135,20 +144,25 @@ def written(terms: Sequence[Expr], coefficients: Tensor) -> tuple[Expr, ...]:
 
 
 def _sparse(
-    terms: Sequence[Expr], states: Tensor, w: Tensor, target: Tensor, thresholds: Sequence[float]
+    terms: Sequence[Expr], allowed: Tensor, states: Tensor, w: Tensor, target: Tensor, thresholds: Sequence[float]
 ) -> list[Tensor]:
     """Coefficients ``(T, D)`` of sequentially thresholded least squares, for each threshold."""
+    scale = w.sum(1, keepdim=True)  # rows in units of rates, so that the ridge term is as small for all methods
+    features, rates = w @ values(terms, states.shape[-1])(states) / scale, target / scale
+    found = [torch.zeros(len(terms), target.shape[1]).to(target) for _ in thresholds]
+    for xi, threshold in zip(found, thresholds, strict=True):
+        for d, mine in enumerate(allowed.T):
+            xi[mine, d] = _stlsq(features[:, mine], rates[:, d], threshold)
+    return found
+
+
+def _stlsq(features: Tensor, rates: Tensor, threshold: float) -> Tensor:
     import pysindy as ps
 
-    scale = w.sum(1, keepdim=True)  # rows in units of rates, so that the ridge term is as small for all methods
-    features, rates = (w @ values(terms, states.shape[-1])(states) / scale).numpy(), (target / scale).numpy()
-    found = []
-    for threshold in thresholds:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of columns that are all below the threshold, or nearly dependent
-            fitted = ps.STLSQ(threshold=threshold, alpha=1e-6, max_iter=50).fit(features, rates)
-        found.append(torch.as_tensor(fitted.coef_).T.to(target))
-    return found
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of columns that are all below the threshold, or nearly dependent
+        fitted = ps.STLSQ(threshold=threshold, alpha=1e-6, max_iter=50).fit(features.numpy(), rates[:, None].numpy())
+    return torch.as_tensor(fitted.coef_[0]).to(features)
 
 
 def values(terms: Sequence[Expr], dim: int) -> Callable[[Tensor], Tensor]:
