@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
-from common import device, folder, main
+from common import Refused, device, folder, main
 from prose_training import Training, chosen, sized, train
 
 from sciml.equation.tokens import Vocabulary
+from sciml.prose import sets
 from sciml.prose.learning import Course
 from sciml.prose.model import Model, new
 from sciml.prose.ordinary import SYSTEMS
 from sciml.prose.symbols import Symbols
-from sciml.prose.trajectories import generate
+from sciml.prose.trajectories import Trajectories, generate
 from sciml.prose.windows import Windows
 
 FIELDS = tuple(f"u_{i}" for i in range(5))
@@ -25,6 +27,29 @@ LENGTH = 144
 class Options(Training):
     spread: float = 0.1
     """Half width of the ranges of parameters, as a factor of their centres."""
+    data: Path | None = None
+    """File of trajectories to train on, made where it is missing."""
+    workers: int = 1
+    """Processes that make trajectories."""
+
+
+def made(o: Options, names: Sequence[str], equations: int, conditions: int) -> Trajectories:
+    """Trajectories to train on, from a file where there is one."""
+    if o.data is not None and o.data.exists():
+        runs = sets.load(o.data, FIELDS)
+        if runs.names != tuple(names):
+            raise Refused(f"--data {o.data} holds {', '.join(runs.names)}; name these with --families, or another file")
+        return runs
+    each = partial(family_runs, tuple(names), -(-equations // len(names)), conditions, o.seed, o.spread)
+    runs = sets.in_processes(each, len(names), o.workers)
+    if o.data is not None:
+        sets.save(runs, o.data)
+    return runs
+
+
+def family_runs(names: Sequence[str], equations: int, conditions: int, seed: int, spread: float, i: int):
+    """Trajectories of one family, with a seed of its own."""
+    return generate([SYSTEMS[names[i]]], equations, conditions, seed=1000 * seed + i, spread=spread)
 
 
 def taught(o: Options, out: Path) -> Model:
@@ -34,7 +59,7 @@ def taught(o: Options, out: Path) -> Model:
         o, quick=(30, 4, 20), default=(3000, 20, 8000), full=(25600, 20, 40000)
     )
     where = device(o.device)
-    runs = generate([SYSTEMS[n] for n in names], equations, conditions, seed=o.seed, spread=o.spread).to(where)
+    runs = made(o, names, equations, conditions).to(where)
     vocabulary = Vocabulary(FIELDS)
     symbols = Symbols.of(vocabulary, runs.equations, runs.family.cpu(), length=LENGTH).to(where)
     view = Windows(5)
