@@ -42,6 +42,7 @@ def fit(
     weight_decay: float = 1e-5, clip: float = 1.0, average: float = 0.99, checkpoint: Path | None = None,
     every: int = 100, log: Callable[[int, float], None] | None = None,
     optimiser: Callable[[nn.Module, float, float], torch.optim.Optimizer] = adamw,
+    done: Callable[[int], float] | None = None,
 ) -> Tensors:  # fmt: skip
     """Minimise ``objective`` over the parameters of ``net`` and return their exponential average.
 
@@ -52,6 +53,7 @@ def fit(
     average : decay of the exponential average of the parameters
     checkpoint : file that is replaced after each ``every`` updates and from which a training goes on
     log : called with update and mean loss since the last call, before each checkpoint
+    done : which part of the training is over before an update, where not their number but a clock ends it
     optimiser : ``(network, lr, weight decay) -> optimiser``, of ``sciml/optimisers.py``
 
     Raises ``FloatingPointError`` where more than a tenth of the updates (and ten) had to be left out.
@@ -62,8 +64,10 @@ def fit(
     first = resume(checkpoint, net, method, averaged, objective)
     losses, skipped = [], 0
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
+        if (part := 0.0 if done is None else done(i)) >= 1:
+            break
         for own in method.param_groups:
-            own["lr"] = lr * schedule(i, updates, warm_up)
+            own["lr"] = lr * (schedule(i, updates, warm_up) if done is None else by_clock(i, part, warm_up))
         method.zero_grad(set_to_none=True)
         loss = objective(i)
         loss.backward()
@@ -78,8 +82,7 @@ def fit(
                 raise FloatingPointError(f"{skipped} updates up to {i} had no finite gradient; try a smaller lr")
         with torch.no_grad():
             decay = min(average, (i + 1) / (i + 10))
-            for n, p in net.named_parameters():
-                averaged[n].lerp_(p, 1 - decay)
+            torch._foreach_lerp_(list(averaged.values()), list(net.parameters()), 1 - decay)
         if (i + 1) % every == 0 or i + 1 == updates:
             if log is not None and losses and rank == 0:
                 log(i + 1, sum(losses) / len(losses))
@@ -111,6 +114,11 @@ def schedule(update: int, updates: int, warm_up: int) -> float:
     if update < warm_up:
         return (update + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (update - warm_up) / max(1, updates - warm_up)))
+
+
+def by_clock(update: int, part: float, warm_up: int) -> float:
+    """As :func:`schedule` where this part of the training is over."""
+    return min(1.0, (update + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * part))
 
 
 def save(path: Path, update: int, net: nn.Module, optimiser, averaged: Tensors, objective: Objective) -> None:

@@ -107,7 +107,7 @@ class _Writer:
         return f"v{len(self.lines) - 1}"
 
     def value(self, e: Expr) -> str:
-        if isinstance(e, Apply) and not leaves(e) and not leaves(e, Param):
+        if isinstance(e, Apply) and _constant(e):
             return f"({_number(e)!r})"
         if not isinstance(e, Apply):
             return f"({e.value!r})" if isinstance(e, Number) else e.name if isinstance(e, Field) else f"<{e.name}>"
@@ -135,9 +135,7 @@ class _Writer:
 
     def _add(self, *args: Expr) -> str:
         """Numbers last, and a first summand that is no product, so that the rest can be fused multiply-adds."""
-        terms = sorted(
-            args, key=lambda e: (not leaves(e) and not leaves(e, Param), isinstance(e, Apply) and e.op == "mul")
-        )
+        terms = sorted(args, key=lambda e: (_constant(e), isinstance(e, Apply) and e.op == "mul"))
         out = self.value(terms[0])
         for e in terms[1:]:
             out = self.line(self._plus(out, e))
@@ -146,11 +144,16 @@ class _Writer:
     def _plus(self, out: str, e: Expr) -> str:
         if not (isinstance(e, Apply) and e.op == "mul") or e in self.known or not leaves(e):
             return f"{out} + {self.value(e)}"
-        scale, factors = (e.args[0].value, e.args[1:]) if isinstance(e.args[0], Number) else (1.0, e.args)
+        scale = math.prod(_number(a) for a in e.args if _constant(a))
+        factors = tuple(a for a in e.args if not _constant(a))
         if len(factors) == 1:
             return f"torch.add({out}, {self.value(factors[0])}, alpha={scale!r})"
         head = self.value(factors[0] if len(factors) == 2 else Apply("mul", factors[:-1]))
         return f"torch.addcmul({out}, {head}, {self.value(factors[-1])}, value={scale!r})"
+
+
+def _constant(e: Expr) -> bool:
+    return not leaves(e) and not leaves(e, Param)
 
 
 def _number(e: Expr) -> float:

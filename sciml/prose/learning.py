@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciml.nn.prose import Prose
 from sciml.prose.symbols import Symbols
-from sciml.prose.trajectories import Trajectories, with_noise
-from sciml.prose.windows import Samples, Windows
+from sciml.prose.trajectories import with_noise
+from sciml.prose.windows import Samples, View
 from sciml.train import share
 
 
@@ -28,68 +28,97 @@ class Corpus(Protocol):
         ...
 
 
+Turn = Callable[[Tensor, Tensor | None, Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
+
+
 class Course:
-    """Windows of trajectories with noise on what is seen, some of them shortened, and random times to predict.
+    """Windows of runs ``u (N, T, ...)`` with noise on what is seen, some of them shortened, and times to predict.
 
     Parameters
     ----------
-    noise : of the input, relative to each trajectory
+    t, u, equation : times ``(T,)``, runs, and the number of each run's equation ``(N,)`` in ``symbols``
+    context : what is known of each equation beside the runs, such as a map of topography
+    noise : of the input, relative to each run
     noisy_targets : noise on what is to be predicted as well, the convention of the published scores
     shortened : share of the windows of which only the last quarter to all is seen
     asked : number of times to predict, drawn for every batch; all of them where it is 0
+    turn : ``(u, context, equation, generator) -> u, context``, a symmetry of the equations drawn at random
     """
 
     def __init__(
-        self, runs: Trajectories, symbols: Symbols, windows: Windows, *, noise: float = 0.02,
-        noisy_targets: bool = False, shortened: float = 0.2, asked: int = 32,
+        self, t: Tensor, u: Tensor, equation: Tensor, symbols: Symbols, view: View, *, context: Tensor | None = None,
+        noise: float = 0.02, noisy_targets: bool = False, shortened: float = 0.2, asked: int = 32,
+        turn: Turn | None = None,
     ):  # fmt: skip
-        if not bool(torch.isfinite(runs.u).all()):
-            raise ValueError("some trajectories are not finite; generate them again with a smaller bound")
-        self.runs, self.symbols, self.windows = runs, symbols, windows
-        self.noise, self.noisy_targets, self.shortened, self.asked = noise, noisy_targets, shortened, asked
+        if not bool(torch.isfinite(u).all()):
+            raise ValueError("some runs are not finite; generate them again with a smaller bound")
+        if len(t) <= view.points:
+            raise ValueError(f"runs of {len(t)} times leave nothing to predict after the {view.points} that are seen")
+        self.t, self.u, self.equation, self.symbols, self.view, self.context = t, u, equation, symbols, view, context
+        self.noise, self.noisy_targets, self.shortened = noise, noisy_targets, shortened
+        self.asked, self.turn = asked, turn
 
     def __len__(self) -> int:
-        return len(self.runs)
+        return len(self.u)
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Samples, Tensor]:
-        w, t, u = self.windows, self.runs.t, self.runs.u[indices]
-        noisy = with_noise(u, self.noise, generator)
-        tokens = None
-        if self.shortened:
-            n = w.points // w.group
-            fewer = torch.randint(n // 4, n + 1, (len(u),), generator=generator, device=u.device)
-            drawn = torch.rand(len(u), generator=generator, device=u.device)
-            tokens = torch.where(drawn < self.shortened, fewer, n)
-        data, seen, scale = w.see(t[: w.points], noisy[:, : w.points], tokens)
-        times = torch.arange(w.points, len(t), device=u.device)
-        if self.asked:
-            times = times[torch.randperm(len(times), generator=generator, device=u.device)[: self.asked]]
-        answers = (noisy if self.noisy_targets else u)[:, times]
-        queries = w.ask(t[times]).expand(len(u), -1, -1)
-        return Samples(data, seen, queries, answers, scale), self.runs.equation[indices]
+        view, u, equation = self.view, self.u[indices], self.equation[indices]
+        context = None if self.context is None else self.context[equation]
+        if self.turn is not None:
+            u, context = self.turn(u, context, equation, generator)
+        noisy = with_noise(u.flatten(2), self.noise, generator).view_as(u)
+        times = self._times(generator)
+        window, t = noisy[:, : view.points], self.t[: view.points]
+        data, seen, scale = view.see(t, window, self._tokens(window, generator), context)
+        answers = view.answers((noisy if self.noisy_targets else u)[:, times])
+        return Samples(data, seen, view.ask(self.t[times], window, context), answers, scale), equation
+
+    def _times(self, generator: torch.Generator) -> Tensor:
+        first, device = self.view.points, self.u.device
+        if not self.asked:
+            return torch.arange(first, len(self.t), device=device)
+        drawn = torch.randperm(len(self.t) - first, generator=generator, device=device)
+        return first + drawn[: self.asked]
+
+    def _tokens(self, window: Tensor, generator: torch.Generator) -> Tensor | None:
+        """How many of the last tokens of each window are seen."""
+        if not self.shortened:
+            return None
+        n = self.view.steps
+        fewer = torch.randint(max(1, n // 4), n + 1, (len(window),), generator=generator, device=window.device)
+        drawn = torch.rand(len(window), generator=generator, device=window.device)
+        return torch.where(drawn < self.shortened, fewer, n)
 
 
 class Teaching:
     """The objective of :func:`sciml.train.fit`: ``weight * relative squared error + cross-entropy``.
+
+    A batch is sorted by the length of equations and cut into parts, each with tokens of its own number, which saves
+    half of the padding.
 
     Parameters
     ----------
     guesses : probabilities that the network is told the equation, its skeleton, a corrupted one, or nothing
     weight : of the error of values (6 in arXiv 2309.16816, 5 in 2404.12355)
     symbolic : weight of the cross-entropy; 0 makes a network that predicts values only
-    parts : a batch is sorted by the length of equations and cut into so many parts, which saves padding
+    parts : share of the batch in each part
+    graphs : replay each part as a CUDA graph, as thousands of small kernels take longer to start than to run
     """
 
     def __init__(
         self, net: Prose, corpus: Corpus, *, batch: int = 64, guesses: Sequence[float] = (0.2, 0.2, 0.3, 0.3),
-        weight: float = 6.0, symbolic: float = 1.0, parts: int = 2, seed: int = 0, bfloat16: bool = True,
+        weight: float = 6.0, symbolic: float = 1.0, parts: Sequence[float] = (0.7, 0.3), seed: int = 0,
+        bfloat16: bool = True, graphs: bool | None = None,
     ):  # fmt: skip
         if len(corpus) == 0:
-            raise ValueError("there is nothing to learn from; generate trajectories first")
+            raise ValueError("there is nothing to learn from; generate data first")
         self.net, self.corpus, self.batch, self.weight, self.symbolic = net, corpus, batch, weight, symbolic
-        self.parts, self.seed, self.bfloat16 = parts, seed, bfloat16
+        self.seed, self.bfloat16 = seed, bfloat16
         self.device = corpus.symbols.written.device
         self.guesses = torch.tensor(guesses, device=self.device)
+        self.parts = parts_of(corpus.symbols.lengths, batch, parts, net.config.length)
+        self.graphs = self.device.type == "cuda" if graphs is None else graphs
+        self.runs: list[nn.Module] = []
 
     def state(self) -> dict[str, Tensor]:
         return {}
@@ -104,26 +133,57 @@ class Teaching:
         samples, equation = self.corpus.draw(indices, generator)
         guess = torch.multinomial(self.guesses, self.batch, replacement=True, generator=generator)
         variant = torch.randint(1 << 20, (self.batch,), generator=generator, device=self.device)
-        order = self.corpus.symbols.lengths[equation].argsort()
-        losses = [
-            self.loss(Samples(*(s[rows] for s in samples)), equation[rows], guess[rows], variant[rows])
-            for rows in order.chunk(self.parts)
-        ]
-        return torch.stack(losses).mean()
+        order, losses = self.corpus.symbols.lengths[equation].argsort(), []
+        for i, (rows, (_, length)) in enumerate(zip(order.split([n for n, _ in self.parts]), self.parts, strict=True)):
+            own = Samples(*(s[rows] for s in samples))
+            told = self.corpus.symbols.told(equation[rows], guess[rows], variant[rows], length)
+            given, following = self.corpus.symbols.target(equation[rows], length)
+            run = self.run(i, (own.data, own.seen, told, own.queries, given))
+            losses.append(self.loss(*run(own.data, own.seen, told, own.queries, given), own, following) * len(rows))
+        return torch.stack(losses).sum() / self.batch
 
-    def loss(self, samples: Samples, equation: Tensor, guess: Tensor, variant: Tensor) -> Tensor:
-        told = self.corpus.symbols.told(equation, guess, variant)
-        given, following = self.corpus.symbols.target(equation)
-        with torch.autocast(told.device.type, torch.bfloat16, enabled=self.bfloat16):
-            fused, mask = self.net.encode(samples.data, samples.seen, told)
-            values = self.net.values(fused, mask, samples.queries).float()
-            logits = self.net.logits(fused, mask, given) if self.symbolic else None
-        error = relative_square(values * samples.scale, samples.answers).mean()
-        if logits is None:
-            return self.weight * error
-        return self.weight * error + self.symbolic * F.cross_entropy(
-            logits.flatten(0, 1), following.flatten(), ignore_index=0
-        )
+    def run(self, part: int, arguments: tuple[Tensor, ...]) -> nn.Module:
+        """The network for a part of the batch, captured at its first call where it is to be."""
+        if part == len(self.runs):
+            whole = Both(self.net, self.bfloat16, bool(self.symbolic))
+            if self.graphs:
+                whole = torch.cuda.make_graphed_callables(whole, arguments, allow_unused_input=True)
+            self.runs.append(whole)
+        return self.runs[part]
+
+    def loss(self, values: Tensor, logits: Tensor, own: Samples, following: Tensor) -> Tensor:
+        error = self.weight * relative_square(values * own.scale, own.answers).mean()
+        if not self.symbolic:
+            return error
+        return error + self.symbolic * F.cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=0)
+
+
+class Both(nn.Module):
+    """Values and logits (values twice where no equation is wanted) under autocast."""
+
+    def __init__(self, net: Prose, bfloat16: bool, symbolic: bool):
+        super().__init__()
+        self.net, self.bfloat16, self.symbolic = net, bfloat16, symbolic
+
+    def forward(self, data: Tensor, seen: Tensor, told: Tensor, queries: Tensor, given: Tensor):
+        with torch.autocast(data.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=not data.is_cuda):
+            fused, mask = self.net.encode(data, seen, told)
+            values = self.net.values(fused, mask, queries).float()
+            return values, self.net.logits(fused, mask, given) if self.symbolic else values
+
+
+def parts_of(lengths: Tensor, batch: int, shares: Sequence[float], longest: int) -> list[tuple[int, int]]:
+    """Number of samples and of tokens in each part of a sorted batch: what its share of the equations needs, and a
+    tenth more of them, so that hardly any is cut."""
+    if abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
+        raise ValueError(f"the shares of the parts must be positive and add up to 1, got {tuple(shares)}")
+    counts = [round(batch * s) for s in shares[:-1]]
+    counts, ordered, upto, out = [*counts, batch - sum(counts)], lengths.sort().values, 0.0, []
+    for count, own in zip(counts, shares, strict=True):
+        upto += own
+        at = min(int(len(ordered) * (upto + 0.1)), len(ordered) - 1)
+        out.append((count, min(-(-(int(ordered[at]) + 1) // 8) * 8, longest)))
+    return [(n, length) for n, length in out if n]
 
 
 def relative_square(values: Tensor, truth: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from sciml.files import load_tensors, refusing, save_tensors
 from sciml.nn.prose import Config, Prose
 from sciml.prose.decode import Grammar, search
 from sciml.prose.symbols import padded, trimmed
-from sciml.prose.windows import Windows
+from sciml.prose.windows import Lines, Maps, View, Windows
 
 KIND = "PROSE network"
-VIEWS: dict[str, Any] = {"Windows": Windows}
+VIEWS: dict[str, Any] = {"Windows": Windows, "Lines": Lines, "Maps": Maps}
 """Views of the data that files may name; each is made of its own fields."""
 
 
@@ -42,7 +42,7 @@ class Model:
 
     net: Prose
     vocabulary: Vocabulary
-    view: Any
+    view: View
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,27 +51,32 @@ class Model:
 
     @torch.no_grad()
     def encode(
-        self, t: Tensor, u: Tensor, told: Sequence[Sequence[str]] | None = None, tokens: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, t: Tensor, u: Tensor, told: Sequence[Sequence[str]] | None = None, tokens: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Fused tokens, which may be seen, and scales of windows ``u (n, points, ...)``.
 
         Parameters
         ----------
         told : tokens of an equation, or of a guess of it, for each window; nothing is told without it
-        tokens : how many of the last data tokens may be seen ``(n,)``
+        tokens : how many of the last parts of the windows may be seen ``(n,)``
+        context : what is known of each system beside, such as maps of topography ``(n, y, x)``
         """
         if not bool(torch.isfinite(u).all()):
             raise ValueError("the window is not finite everywhere; leave out such trajectories, or fill the gaps")
         if told is not None and len(told) != len(u):
             raise ValueError(f"{len(told)} equations for {len(u)} windows; give one for each, empty where none is known")
-        data, seen, scale = self.view.see(t.to(self.device), u.float().to(self.device), tokens)
+        data, seen, scale = self.view.see(t.to(self.device), u.float().to(self.device), tokens, context)
         rows = [self.vocabulary.encode([BOS, *(e or ())]) for e in (told or [[]] * len(u))]
         longest = max(map(len, rows))
         symbols = trimmed(padded(rows, -(-longest // 8) * 8).to(self.device))
         return *self.net.encode(data, seen, symbols), scale
 
     @torch.no_grad()
-    def predict(self, t: Tensor, u: Tensor, times: Tensor, told=None, tokens: Tensor | None = None) -> Tensor:
+    def predict(
+        self, t: Tensor, u: Tensor, times: Tensor, told=None, tokens: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Values at ``times (q,)`` after windows ``u (n, points, ...)`` at ``t (points,)``, in units of u.
 
         Raises ``ValueError`` for times outside those that the network was trained for.
@@ -79,24 +84,26 @@ class Model:
         first, last = float(t[-1]), self.view.span
         if bool((times < first - 1e-6).any()) or bool((times > last + 1e-6).any()):
             raise ValueError(f"times to predict must be from {first:g} to {last:g}, which the network was trained for")
-        fused, mask, scale = self.encode(t, u, told, tokens)
-        values = self.net.values(fused, mask, self.view.ask(times.to(self.device)).expand(len(u), -1, -1))
-        return values * scale
+        fused, mask, scale = self.encode(t, u, told, tokens, context)
+        queries = self.view.ask(times.float().to(self.device), u.float().to(self.device), context)
+        return self.view.values(self.net.values(fused, mask, queries) * scale)
 
     def write(
         self, t: Tensor, u: Tensor, components: Tensor, told=None, *, tokens: Tensor | None = None, beams: int = 1,
-        constrained: bool = True,
+        constrained: bool = True, context: Tensor | None = None, fields: Tensor | None = None,
     ) -> list[list[Written]]:  # fmt: skip
         """Equations of windows, best first: ``beams`` for each.
 
         Parameters
         ----------
-        components : number of right-hand sides of each system ``(n,)``; fields beyond it are not used
+        components : number of expressions of each system ``(n,)``
+        fields : which of the vocabulary's fields each may use ``(n, fields)``; by default as many as it has components
         constrained : only whole systems are written; without it, whatever is most probable
         """
-        fused, mask, _ = self.encode(t, u, told, tokens)
+        fused, mask, _ = self.encode(t, u, told, tokens, context)
         components = components.to(self.device)
-        fields = torch.arange(len(self.vocabulary.fields), device=self.device) < components[:, None]
+        if fields is None:
+            fields = torch.arange(len(self.vocabulary.fields), device=self.device) < components[:, None]
         grammar = Grammar(self.vocabulary, components, fields) if constrained else None
         ids, scores = search(self.net, self.vocabulary, fused, mask, beams=beams, grammar=grammar)
         return [
@@ -108,7 +115,8 @@ class Model:
         """Write everything (safetensors), weights in half precision."""
         header = {
             "kind": KIND, "config": asdict(self.net.config), "fields": list(self.vocabulary.fields),
-            "view": type(self.view).__name__, "of_view": asdict(self.view), "about": {**self.about, **about},
+            "view": type(self.view).__name__, "of_view": asdict(self.view),  # type: ignore[call-overload]
+            "about": {**self.about, **about},
         }  # fmt: skip
         save_tensors(path, {n: p.half() for n, p in self.net.named_parameters()}, header)
 
@@ -126,9 +134,9 @@ class Model:
         return cls(net.to(device).eval(), vocabulary, view, header["about"])
 
 
-def new(view: Any, vocabulary: Vocabulary, preset: str, *, outputs: int, length: int, seed: int) -> Model:
+def new(view: View, vocabulary: Vocabulary, preset: str, *, length: int, seed: int) -> Model:
     """An untrained model of a preset of :class:`~sciml.nn.prose.Config`, with weights drawn from a seed."""
-    sizes = Config(view.features, view.queries, outputs, len(vocabulary), length=length).preset(preset)
+    sizes = Config(view.features, view.queries, view.outputs, len(vocabulary), length=length).preset(preset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Model(Prose(sizes), vocabulary, view)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,9 +17,9 @@ KNOWN, SKELETON, CORRUPTED, NONE = range(4)
 GUESSES = ("known", "skeleton", "corrupted", "none")
 
 
-def corrupted(system: Sequence[Expr], generator: torch.Generator, fields: Sequence[str]) -> tuple[Expr, ...]:
-    """With probability 0.15 a term less, with 0.15 one more (a constant, or times one or two fields), else as it is;
-    Liu et al. (2023), arXiv 2309.16816, section 4.2."""
+def corrupted(system: Sequence[Expr], generator: torch.Generator, further: Callable[..., Expr]) -> tuple[Expr, ...]:
+    """With probability 0.15 a term less, with 0.15 one more, else as it is; Liu et al. (2023), arXiv 2309.16816,
+    section 4.2. ``further(components, generator)`` is a term without its constant."""
     u, which = torch.rand(2, generator=generator).tolist()
     i = int(which * len(system))
     if u < 0.15:
@@ -27,13 +27,23 @@ def corrupted(system: Sequence[Expr], generator: torch.Generator, fields: Sequen
         terms.pop(_choice(len(terms), generator))
         new = sum(terms, wrap(0.0))
     elif u < 0.3:
-        term: Expr = Param("new")
-        for _ in range(_choice(3, generator)):
-            term = term * Field(fields[_choice(len(fields), generator)])
-        new = system[i] + term
+        new = system[i] + Param("new") * further(len(system), generator)
     else:
         return tuple(system)
     return (*system[:i], new, *system[i + 1 :])
+
+
+def polynomial(components: int, generator: torch.Generator) -> Expr:
+    """1, a field, or a product of two of them."""
+    term: Expr = wrap(1.0)
+    for _ in range(_choice(3, generator)):
+        term = term * Field(f"u_{_choice(components, generator)}")
+    return term
+
+
+def one_of(*terms: Expr) -> Callable[[int, torch.Generator], Expr]:
+    """Any of these terms."""
+    return lambda components, generator: terms[_choice(len(terms), generator)]
 
 
 def _choice(n: int, generator: torch.Generator) -> int:
@@ -60,11 +70,13 @@ class Symbols:
 
     @classmethod
     def of(
-        cls, vocabulary: Vocabulary, equations: Sequence[Sequence[Expr]], family: Tensor, *, fields: Sequence[str] = (),
-        variants: int = 200, seed: int = 0, length: int = 192,
+        cls, vocabulary: Vocabulary, equations: Sequence[Sequence[Expr]], family: Tensor, *,
+        further: Callable[..., Expr] = polynomial, variants: int = 200, seed: int = 0, length: int = 192,
     ) -> Symbols:  # fmt: skip
-        """Tables of equations. Corrupted skeletons name the first of ``fields`` (default: of the vocabulary), as many
-        as the system has components. Raises ``ValueError`` for an equation of more than ``length - 1`` tokens."""
+        """Tables of equations, and of each family's most common skeleton corrupted in so many ways.
+
+        Raises ``ValueError`` for an equation of more than ``length - 1`` tokens.
+        """
         tokens = [write(e) for e in equations]
         if (longest := max(map(len, tokens))) >= length:
             raise ValueError(f"an equation has {longest} tokens, and the network takes {length - 1}; choose a longer one")
@@ -76,9 +88,8 @@ class Symbols:
         pool = []
         for f in range(int(family.max()) + 1 if len(family) else 0):
             own = Counter(tuple(skeleton(tokens[i])) for i in torch.nonzero(family == f).flatten().tolist())
-            names = fields or vocabulary.fields
             form = read(own.most_common(1)[0][0], vocabulary.fields) if own else (Number(0.0),)
-            changed = [corrupted(form, generator, names[: len(form)]) for _ in range(variants)]
+            changed = [corrupted(form, generator, further) for _ in range(variants)]
             pool.append(padded([vocabulary.encode(write(c))[: length - 1] for c in changed], length))
         table = torch.stack(pool) if pool else torch.zeros(0, variants, length, dtype=torch.long)
         return cls(vocabulary, padded(rows, length), padded(bare, length), table, family)
@@ -92,24 +103,26 @@ class Symbols:
         """Number of tokens of each equation."""
         return (self.written != 0).sum(-1)
 
-    def told(self, equation: Tensor, guess: Tensor, variant: Tensor) -> Tensor:
+    def told(self, equation: Tensor, guess: Tensor, variant: Tensor, length: int | None = None) -> Tensor:
         """What the network is told, ``(batch, length)`` from :data:`BOS` on, of equations by number.
 
-        ``guess (batch,)`` is one of KNOWN, SKELETON, CORRUPTED, NONE, and ``variant`` chooses the corruption.
+        ``guess (batch,)`` is one of KNOWN, SKELETON, CORRUPTED, NONE, and ``variant`` chooses the corruption. Without
+        a ``length`` it is that of the longest.
         """
         pool = self.pool[self.family[equation], variant % self.pool.shape[1]]
         tables = [self.written[equation], self.skeletons[equation], pool, torch.zeros_like(pool)]
         chosen = torch.stack(tables).gather(0, guess[None, :, None].expand(1, *pool.shape))[0]
-        return trimmed(torch.cat([self._one(BOS, equation), chosen[:, :-1]], 1))
+        told = torch.cat([self._one(BOS, equation), chosen[:, :-1]], 1)
+        return trimmed(told) if length is None else told[:, :length]
 
-    def target(self, equation: Tensor) -> tuple[Tensor, Tensor]:
+    def target(self, equation: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
         """Input and output of the symbol decoder: the tokens from the beginning on, and each one's successor."""
         own = self.written[equation]
-        given = trimmed(torch.cat([self._one(BOS, equation), own[:, :-1]], 1))
-        following = own[:, : given.shape[1]].clone()
-        ends = (own != 0).sum(-1)
-        following[torch.arange(len(own), device=own.device), ends] = self.vocabulary.number[EOS]
-        return given, following
+        given = torch.cat([self._one(BOS, equation), own[:, :-1]], 1)
+        given = trimmed(given) if length is None else given[:, :length]
+        following = torch.cat([own, torch.zeros_like(own[:, :1])], 1)
+        following.scatter_(1, (own != 0).sum(-1, keepdim=True), self.vocabulary.number[EOS])
+        return given, following[:, : given.shape[1]]
 
     def _one(self, token: str, like: Tensor) -> Tensor:
         return torch.full((len(like), 1), self.vocabulary.number[token], device=like.device)

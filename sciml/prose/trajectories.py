@@ -121,7 +121,7 @@ class Trajectories:
 def generate(
     systems: Iterable[System], equations: int, conditions: int, *, seed: int, spread: float = 0.1,
     times: Tensor | None = None, device: torch.device | str = "cpu", dmax: int = 5, batch: int | None = None,
-    substeps: Mapping[str, int] = SUBSTEPS, tries: int = 50,
+    substeps: Mapping[str, int] | int = SUBSTEPS, tries: int = 50,
 ) -> Trajectories:  # fmt: skip
     """Trajectories of ``equations`` equations, families in turn, from ``conditions`` initial states each.
 
@@ -133,7 +133,8 @@ def generate(
     times : ``(T,)``; 192 from 0 to 6 by default, as PROSE has them
     dmax : number of fields that trajectories are padded to
     batch : trajectories integrated at once; by default 4096 on CPUs, where they stay in cache, else 131072
-    substeps : Runge-Kutta steps per interval by name of family, 8 where it has none
+    substeps : Runge-Kutta steps per interval, of all families or by name, 8 where it has none
+    tries : initial states drawn before a trajectory is given up; half of those of Sprott-Linz F leave for infinity
 
     Raises
     ------
@@ -151,7 +152,8 @@ def generate(
         params = system.sample(len(mine), generator, spread)
         for k, j in enumerate(mine.tolist()):
             written[j] = system.written({name: float(p[k]) for name, p in params.items()})
-        run = _Runs(system, times, substeps.get(system.name, DEFAULT_SUBSTEPS), device, batch, tries)
+        steps = substeps if isinstance(substeps, int) else substeps.get(system.name, DEFAULT_SUBSTEPS)
+        run = _Runs(system, times, steps, device, batch, tries)
         repeated = {name: p.repeat_interleave(conditions) for name, p in params.items()}
         found = run(repeated, len(mine) * conditions, generator)
         u[mine.to(device), ..., : found.shape[-1]] = found.unflatten(0, (len(mine), conditions))
@@ -211,11 +213,11 @@ def _check(systems: list[System], equations: int, conditions: int, dmax: int) ->
 
 
 def with_noise(u: Tensor, level: float, generator: torch.Generator) -> Tensor:
-    """Trajectories ``(..., T, D)`` with Gaussian noise of ``level`` times the norm of each, ``||noise|| ~ level ||u||``.
+    """Trajectories ``(..., T, D)`` with white Gaussian noise, ``||noise|| ~ level ||u||`` for each of them.
 
-    The noise is white and of one size in all fields, those of padding included only where they are not zero throughout.
+    The noise is of one size in all fields of a trajectory; fields that are zero throughout, as padding is, stay zero.
     """
+    used = (u != 0).any(-2, keepdim=True).expand(u.shape)
     noise = torch.randn(u.shape, generator=generator, dtype=u.dtype, device=generator.device).to(u.device)
-    noise = noise * (u != 0).any(-2, keepdim=True)
-    size = u.square().sum((-2, -1), keepdim=True) / (u != 0).any(-2, keepdim=True).sum(-1, keepdim=True).clamp(min=1)
-    return u + level * (size / u.shape[-2]).sqrt() * noise
+    variance = u.square().sum((-2, -1), keepdim=True) / used.sum((-2, -1), keepdim=True).clamp(min=1)
+    return u + level * variance.sqrt() * noise * used

@@ -1,0 +1,111 @@
+"""What the PROSE cases share: options of a training, the training itself, guesses told to the network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from common import Common, Refused
+
+from sciml.optimisers import adamw, muon
+from sciml.prose.learning import Course, Teaching
+from sciml.prose.model import Model
+from sciml.train import fit
+
+OPTIMISERS = {"adamw": adamw, "muon": muon}
+
+
+@dataclass(frozen=True)
+class Training(Common):
+    train: bool = False
+    """Train instead of using the shipped weights."""
+    weights: Path | None = None
+    """File of weights to use, or to write with --train (default: shipped, or model.safetensors in --out)."""
+    size: Literal["small", "middle", "published"] = "small"
+    """Size of the network to train: about 2, 14 or 104 million weights."""
+    families: tuple[str, ...] = ()
+    """Families of equations, by name (default: those the weights were trained for; with --train all)."""
+    equations: int | None = None
+    """Equations to train on."""
+    conditions: int | None = None
+    """Initial states of each equation to train on."""
+    updates: int | None = None
+    """Updates of a training."""
+    minutes: float | None = None
+    """Length of a training by the clock, as a factor of a minute, instead of --updates."""
+    batch: int = 64
+    """Samples in an update."""
+    lr: float = 1e-3
+    """Largest learning rate, as a factor of one."""
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """AdamW, or Muon for matrices."""
+    symbols: bool = True
+    """Whether the network reads and writes equations; without it, it is a twin that sees data only."""
+    noise: float = 0.02
+    """Noise of what is seen, as a factor of the norm."""
+    bfloat16: bool = True
+    """Compute in bfloat16 where that is exact enough."""
+    resume: bool = False
+    """Go on with an interrupted training in --out."""
+
+
+def sized(o: Training, **presets: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Equations, conditions and updates: as asked for, else of the preset."""
+    equations, conditions, updates = presets[o.preset]
+    chosen = o.equations or equations, o.conditions or conditions, o.updates or updates
+    if min(chosen) < 1 or o.batch < 1:
+        raise Refused("--equations, --conditions, --updates and --batch must be 1 or more")
+    return chosen
+
+
+def chosen(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The families asked for, in their own order, or all."""
+    if unknown := set(names) - set(known):
+        raise Refused(f"--families: there is no {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    return tuple(n for n in known if not names or n in names)
+
+
+def train(o: Training, out: Path, model: Model, course: Course, updates: int, **about) -> Model:
+    """Train and save; guesses are told in equal shares and sometimes none, as the twin always has it."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    net = model.net.to(course.u.device)
+    guesses = (0.2, 0.2, 0.3, 0.3) if o.symbols else (0.0, 0.0, 0.0, 1.0)
+    teaching = Teaching(net, course, batch=o.batch, guesses=guesses, symbolic=float(o.symbols), seed=o.seed,
+                        bfloat16=o.bfloat16)  # fmt: skip
+    checkpoint, log, started = out / "training.safetensors", out / "training.csv", time.monotonic()
+    if not o.resume:
+        checkpoint.unlink(missing_ok=True)
+        log.write_text("update,loss,seconds\n")
+
+    def note(update: int, loss: float) -> None:
+        with log.open("a") as file:
+            file.write(f"{update},{loss:.6g},{time.monotonic() - started:.1f}\n")
+
+    limit = None if o.minutes is None else 60 * o.minutes
+    averaged = fit(
+        net, teaching, updates if limit is None else 10**7, lr=o.lr, warm_up=min(500, max(1, updates // 10)),
+        weight_decay=1e-4, average=0.998, checkpoint=checkpoint, every=500, log=note,
+        optimiser=OPTIMISERS[o.optimiser], done=limit and clock(limit),
+    )  # fmt: skip
+    net.load_state_dict(averaged)
+    net.eval()
+    model = replace(model, about={**model.about, **about, "symbols": o.symbols, "noise": o.noise, "seed": o.seed})
+    model.save(o.weights or out / "model.safetensors")
+    checkpoint.unlink(missing_ok=True)
+    return model
+
+
+def clock(limit: float) -> Callable[[int], float]:
+    """The part of ``limit`` seconds that is over, from the first call on."""
+    started: list[float] = []
+
+    def done(update: int) -> float:
+        if not started:
+            started.append(time.monotonic())
+        return (time.monotonic() - started[0]) / limit
+
+    return done

@@ -1,0 +1,335 @@
+r"""Coefficients of a flow by least squares through the solver, and which of its terms are there.
+
+With an estimate :math:`x_i` of the state at every frame y, filtered with a gain G for each layer l and shell K of
+wavenumbers, the coefficients p minimise the innovations d,
+
+.. math:: d_i = y_{i+1} - \Phi_p(x_i), \qquad x_{i+1} = \Phi_p(x_i) + G d_i, \qquad
+    \sum_{l,K} n_K \log \Big( \frac{1}{n_K} \sum_{i,|k| \in K} |\hat d_{i,l}|^2 + \epsilon^2 v_{l,K} \Big),
+
+which is the likelihood of Gaussian innovations of unknown spectrum (prediction-error method, Ljung 1999, "System
+Identification", sections 7.2 and 15.2). :math:`G = 1 - N / \overline{d^2}` with the variance N of white noise, which
+shows beyond the wavenumbers that the flow has; without noise G = 1 and frames are stepped to the next ones. Regression
+from noisy frames would find too much or too little viscosity instead. Gauss-Newton with the damping of Levenberg and
+Marquardt (Nocedal & Wright 2006, section 10.3), derivatives by finite differences in the batch axis.
+:math:`\epsilon^2 v` is a floor relative to the change from frame to frame, below which rounded coefficients show. Terms
+are compared by the criterion of Schwarz (1978), Ann. Statist. 6, 461.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sciml.equation.expression import Apply, Expr, Number, Param, leaves, parts, wrap
+from sciml.grid import Grid
+from sciml.prose.flow_data import STEPS_PER_DAY, record
+from sciml.prose.flow_solver import coefficient_function, flow_solver, tabulated
+from sciml.prose.flows import TERMS, Written, layers_of, parameters, split, structure, three_digits
+from sciml.prose.system import substituted
+
+SCALES = {"F": 4.0, "F1": 4.0, "F2": 2.0, "beta": 0.5, "U": 0.2, "r": 0.05, "s": 0.1, "kappa": 0.05, "nu": 3e-3,
+          "nu4": 3e-5, "h": 0.5, "jet1": 0.03, "jet2": 0.03, "jet3": 0.03}  # fmt: skip
+"""Typical sizes of the parameters: steps of finite differences and of the damping."""
+LEAST = {"F": -0.5, "F1": 0.05, "F2": 0.05}
+"""Bounds below which psi would not follow from q."""
+LEAST_GAIN = 0.15
+STEP = 1e-5
+"""Finite difference, in units of :data:`SCALES`."""
+FLOORS = (0.1, 0.01, 2e-3)
+"""Floors of the error, one after the other: a high one makes a smooth problem that leads to the next."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A flow whose coefficients were fitted."""
+
+    expressions: Written
+    """with numbers, to three significant digits"""
+    values: dict[str, float]
+    errors: dict[str, float]
+    """standard errors of the values"""
+    misfit: float
+    """rms error of the step from frame to frame, over the rms change from frame to frame"""
+    bic: float
+    """twice the negative logarithm of the likelihood, plus the logarithm of the number of data for every parameter"""
+    state: Tensor
+    """estimate of the last frame, of less noise than the frame itself, ``(layers, n, n)``"""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Frames as coefficients, and what is needed to compare them with forecasts."""
+
+    grid: Grid
+    eta: Tensor | None
+    every: float
+    steps: int
+    psi: Tensor
+    """``(frames, layers, *modes)``"""
+    shell: Tensor
+    """index of the shell of every wavevector"""
+    count: Tensor
+    """independent real numbers in every shell"""
+    noise: Tensor
+    """variance of the noise in each coefficient ``(layers, 1)``"""
+    change: Tensor
+    """mean square change from frame to frame ``(layers, shells)``"""
+    gain: Tensor
+    """``(layers, *modes)``"""
+
+    @property
+    def data(self) -> float:
+        return float(self.count.sum()) * (len(self.psi) - 1) * self.psi.shape[1]
+
+    def weighted(self, error: Tensor) -> Tensor:
+        return error * self.grid.real(self.grid.weight).sqrt()
+
+    def variance(self, error: Tensor, floor: float) -> Tensor:
+        """Mean square ``(layers, shells)`` of errors ``(frames, layers, *modes)``, with the floor."""
+        square = error.abs().square().mean(0)
+        total = square.new_zeros(square.shape[0], len(self.count))
+        total = total.index_add(1, self.shell.reshape(-1), square.flatten(1))
+        return total / self.count + floor**2 * self.change
+
+    def cost(self, error: Tensor, floor: float) -> float:
+        return float((self.count * self.variance(error, floor).log()).sum()) * len(error)
+
+    def with_gain(self, variance: Tensor) -> _Window:
+        """The window with the gains that innovations of this variance ask for."""
+        gain = (1 - self.noise / variance.clamp(min=1e-300)).clamp(LEAST_GAIN, 1.0)
+        return replace(self, gain=gain[:, self.shell])
+
+
+def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int) -> _Window:
+    grid, frames = Grid(frames.shape[-1], device=str(frames.device)), frames.double()
+    psi, weight = grid.fft(frames), grid.weight.expand(grid.modes).clone()
+    outside = (frames - grid.ifft(psi)).square().mean((0, 2, 3)) / (frames[0, 0].numel() - weight.sum())
+    weight[0, 0] = 0
+    _, shell = torch.unique(grid.K2.sqrt().round(), return_inverse=True)
+    count = torch.zeros(int(shell.max()) + 1, dtype=torch.float64, device=grid.device)
+    count = count.index_add(0, shell.reshape(-1), weight.reshape(-1)).clamp(min=1)
+    none, steps = torch.zeros_like(count), math.ceil(every * steps_per_day)
+    made = _Window(grid, eta, every, steps, psi, shell, count, outside[:, None], none, none)
+    change = made.variance(made.weighted(psi[1:] - psi[:-1]), 0.0) + 1e-10 * psi.abs().square().amax()
+    return replace(made, change=change).with_gain(change)
+
+
+# -- fit -------------------------------------------------------------------------------------------------------------
+def fit_flow(
+    form: Sequence[Expr], frames: Tensor, eta: Tensor | None = None, *, start: Mapping[str, float] = {},
+    every: float = 1.0, steps_per_day: int = STEPS_PER_DAY, iterations: int = 20,
+) -> Refined:  # fmt: skip
+    """Coefficients of a flow in parameters (:func:`~sciml.prose.flows.structure`, :func:`form_of`).
+
+    Parameters
+    ----------
+    frames : streamfunctions ``(frames, layers, n, n)``, ``every`` so many days
+    start : values to begin with (default: zero, a typical value for deformation radii)
+
+    Raises ``ValueError`` where the frames do not fit the flow, or are fewer than two.
+    """
+    layers = layers_of(form)
+    if frames.ndim != 4 or frames.shape[1] != layers or len(frames) < 2:
+        raise ValueError(f"frames of a flow of {layers} layers must be (2 or more, {layers}, n, n), {frames.shape=}")
+    return _fitted(tuple(form), _window(frames, eta, every, steps_per_day), start, iterations)[0]
+
+
+def _fitted(
+    form: Written, window: _Window, start: Mapping[str, float] = {}, iterations: int = 20, filtering: bool = True
+) -> tuple[Refined, _Window]:
+    """The fit, and the window with the gains that it ends with."""
+    names = sorted(set().union(*(leaves(e, Param) for e in form)))
+    columns = [
+        (_scale(name, start), LEAST.get(name, -math.inf), start.get(name, SCALES[name] if name in LEAST else 0.0))
+        for name in names
+    ]
+    scale, low, p = torch.tensor(columns, dtype=torch.float64, device=window.grid.device).view(-1, 3).unbind(1)
+    model = _Model(form, names, scale, low, window)
+    for floor in FLOORS[-1:] if start else FLOORS:
+        fit = _minimised(model, p, floor, iterations)
+        p = fit.p
+        if filtering and bool((window.gain < 1 - 1e-6).any()):
+            model = replace(model, window=model.window.with_gain(window.variance(fit.error, 0.0)))
+            fit = _minimised(model, p, floor, iterations)
+            p = fit.p
+    return _summary(model, fit), model.window
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Parameters, their innovations ``(frames, layers, *modes)``, derivatives of these by scaled parameters (one more
+    leading axis) and the last state ``(layers, *modes)``."""
+
+    p: Tensor
+    error: Tensor
+    slopes: Tensor
+    state: Tensor
+
+
+@dataclass(frozen=True)
+class _Model:
+    form: Written
+    names: list[str]
+    scale: Tensor
+    low: Tensor
+    window: _Window
+
+    def __call__(self, p: Tensor) -> _Fit:
+        many = torch.cat([p[None], p + STEP * torch.diag(self.scale)])
+        values = {name: many[:, i] for i, name in enumerate(self.names)}
+        innovations, states = _filtered(self.form, values, self.window)
+        errors = self.window.weighted(innovations)
+        return _Fit(p, errors[0], (errors[1:] - errors[0]) / STEP, states[0])
+
+
+def _filtered(form: Written, values: Mapping[str, Tensor], window: _Window) -> tuple[Tensor, Tensor]:
+    """Innovations ``(sets, frames - 1, layers, *modes)`` and last states ``(sets, layers, *modes)`` of parameter sets.
+
+    Without noise all frames are stepped at once, as no forecast then depends on the one before.
+    """
+    terms, table = coefficient_function(form)
+    solver = flow_solver(terms, table(values), window.grid, window.eta)
+
+    def forecast(psi: Tensor) -> Tensor:
+        return solver.psi(solver.run(solver.pv(psi), window.every, window.steps))
+
+    if bool((window.gain == 1).all()):
+        innovations = window.psi[1:, None] - forecast(window.psi[:-1, None])
+        return innovations.movedim(1, 0), window.psi[-1].expand_as(innovations[-1])
+    x, out = window.psi[0] * _prior(window), []
+    for y in window.psi[1:]:
+        ahead = forecast(x)
+        out.append(y - ahead)
+        x = ahead + window.gain * out[-1]
+    return torch.stack(out, 1), x
+
+
+def _prior(window: _Window) -> Tensor:
+    """Share of the first frame that is not noise, by shell (Wiener's filter)."""
+    power = window.variance(window.weighted(window.psi), 0.0).clamp(min=1e-300)
+    return (1 - window.noise / power).clamp(min=0)[:, window.shell]
+
+
+def _scale(name: str, start: Mapping[str, float]) -> float:
+    return SCALES.get(name) or abs(start.get(name, 1.0)) or 1.0
+
+
+def _minimised(model: _Model, p: Tensor, floor: float, iterations: int) -> _Fit:
+    now, window = model(p), model.window
+    cost, damping = window.cost(now.error, floor), 1e-3
+    for _ in range(iterations if model.names else 0):
+        A, b = _normal(now, window, floor)
+        step = -torch.linalg.solve(A + damping * torch.diag(A.diagonal() + 1e-12), b)
+        trial = model(torch.maximum(now.p + model.scale * step, model.low))
+        new_cost = window.cost(trial.error, floor) if bool(torch.isfinite(trial.error).all()) else math.inf
+        gained = cost - new_cost
+        if gained > 0:
+            now, cost, damping = trial, new_cost, damping / 10
+        else:
+            damping *= 10
+        if 0 < gained < 0.1 or damping > 1e3:
+            break
+    return now
+
+
+def _normal(fit: _Fit, window: _Window, floor: float) -> tuple[Tensor, Tensor]:
+    """Normal matrix and right-hand side with errors weighted by the variance of their shell."""
+    weight = window.variance(fit.error, floor)[:, window.shell].rsqrt()
+    J = torch.view_as_real((fit.slopes * weight).flatten(1)).flatten(1)
+    r = torch.view_as_real((fit.error * weight).flatten()).flatten()
+    return J @ J.T, J @ r
+
+
+def _summary(model: _Model, fit: _Fit) -> Refined:
+    window, names = model.window, model.names
+    A, _ = _normal(fit, window, FLOORS[-1])
+    spread = model.scale * torch.linalg.pinv(A, hermitian=True).diagonal().clamp(min=0).sqrt() if names else fit.p
+    values, spread = dict(zip(names, fit.p.tolist(), strict=True)), dict(zip(names, spread.tolist(), strict=True))
+    change = window.weighted(window.psi[1:] - window.psi[:-1])
+    misfit = float(fit.error.abs().square().sum().sqrt() / change.abs().square().sum().sqrt())
+    written = tuple(three_digits(substituted(e, values)) for e in model.form)
+    bic = window.cost(fit.error, FLOORS[-1]) + len(names) * math.log(window.data)
+    return Refined(written, values, spread, misfit, bic, window.grid.ifft(fit.state))
+
+
+# -- structures ------------------------------------------------------------------------------------------------------
+def form_of(expressions: Sequence[Expr]) -> tuple[Written, dict[str, float]]:
+    """A written flow with parameters ``c0, c1, ...`` for its coefficients (equal sizes share one), and their values.
+
+    The advection keeps its coefficient, and so do numbers inside of functions such as the 2 of ``cos(2*y)``.
+    """
+    names: dict[float, str] = {}
+
+    def named(term: Expr) -> Expr:
+        coefficient, rest = split(term)
+        size = abs(coefficient.value) if isinstance(coefficient, Number) else 1.0
+        if size == 1 or (isinstance(rest, Apply) and rest.op == "J" and leaves(rest) & {"q1", "q2"}):
+            return term
+        name = names.setdefault(size, f"c{len(names)}")
+        return (1 if coefficient.value > 0 else -1) * Param(name) * rest  # type: ignore[union-attr]
+
+    form = tuple(wrap(sum(map(named, parts(e, "add")), Number(0.0))) for e in expressions)
+    return form, {name: size for size, name in names.items()}
+
+
+def rank_flows(forms: Iterable[Sequence[Expr]], frames: Tensor, eta: Tensor | None = None, **options) -> list[Refined]:
+    """Fits of several structures (options of :func:`fit_flow`), the best by :attr:`Refined.bic` first."""
+    return sorted((fit_flow(form, frames, eta, **options) for form in forms), key=lambda r: r.bic)
+
+
+def select_terms(
+    frames: Tensor, eta: Tensor | None = None, *, candidates: Iterable[str] | None = None, every: float = 1.0,
+    steps_per_day: int = STEPS_PER_DAY,
+) -> tuple[frozenset[str], Refined]:  # fmt: skip
+    """Terms of a flow and its fit, without any guess: all candidates at first, then the least useful leaves.
+
+    Of the fit with all terms that are left, the one with the smallest ratio of value to standard error is taken out
+    as long as the criterion does not rise.
+    """
+    layers, window = frames.shape[1], _window(frames, eta, every, steps_per_day)
+    terms = frozenset(TERMS if candidates is None else candidates) - (set() if layers == 2 else {"shear"})
+    terms = terms - (set() if eta is not None else {"topography"})
+    best, window = _fitted(structure(layers, terms), window)
+    while True:
+        fewer, best = _eliminated(terms, best, window)
+        if fewer == terms:
+            return terms, best
+        terms = fewer
+        best, window = _fitted(structure(layers, terms), window, best.values)
+
+
+def _eliminated(terms: frozenset[str], best: Refined, window: _Window) -> tuple[frozenset[str], Refined]:
+    """Terms that are left, and their fit with the gains of the window."""
+    layers = window.psi.shape[1]
+    order = sorted(_removable(terms, layers), key=lambda term: _strength(term, layers, best))
+    for term in order[:2]:
+        fewer = terms - {term}
+        trial, _ = _fitted(structure(layers, fewer), window, best.values, filtering=False)
+        if trial.bic <= best.bic:
+            return _eliminated(fewer, trial, window)
+    return terms, best
+
+
+def _removable(terms: frozenset[str], layers: int) -> list[str]:
+    return [t for t in TERMS if t in terms and not (layers == 2 and t == "radius")]
+
+
+def _strength(term: str, layers: int, fit: Refined) -> float:
+    return min(abs(fit.values[p]) / max(fit.errors[p], 1e-300) for p in parameters(layers, term))
+
+
+# -- prediction ------------------------------------------------------------------------------------------------------
+def predict_flow(
+    expressions: Sequence[Expr], frame: Tensor, frames: int, eta: Tensor | None = None, *, every: float = 1.0,
+    steps_per_day: int = STEPS_PER_DAY,
+) -> Tensor:  # fmt: skip
+    """The next ``frames`` streamfunctions after ``frame (layers, n, n)``, ``(frames, layers, n, n)``."""
+    grid = Grid(frame.shape[-1], device=str(frame.device))
+    terms, values = tabulated([expressions])
+    solver = flow_solver(terms, values, grid, eta)
+    z = solver.pv(grid.fft(frame.double())[None])
+    return record(solver, z, frames + 1, every, steps_per_day=steps_per_day)[1:, 0]
