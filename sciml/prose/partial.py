@@ -16,10 +16,10 @@ coefficient itself is drawn here, as a token for a number holds three digits.
 - Cahn-Hilliard is :math:`u_\tau = \partial_{xx}(u^3 - u - \epsilon u_{xx})` with :math:`\epsilon = 0.01` from states in
   [-1, 1]. With :math:`\epsilon^2 = 10^{-4}` in its place, as published, disturbances grow by :math:`e^{1250}` within
   :math:`t_f` and interfaces are two cells wide: such a solution is not determined in double precision.
-- The Fokker-Planck potential :math:`\cos(k x)` has k = 9.42, three waves in the box; the published k = 10 is not periodic, and
-  3 pi has more digits than a token: 9.42 leaves a jump of 1 % in the force, 1e-4 in the solution. Diffusion
-  :math:`D = k_B T / (6 \pi \eta r)` = 2.20 and drift :math:`1.21 k D` = 25.0 (water at 300 K, a sphere of radius 0.1 um;
-  micrometres and seconds) are drawn each by itself.
+- The Fokker-Planck potential :math:`\cos(k x)` has k = 9.42, three waves in the box. The published k = 10 is not
+  periodic, and 3 pi has more digits than a token; 9.42 leaves a jump of 1 % in the force, 1e-4 in the solution.
+  Diffusion :math:`D = k_B T / (6 \pi \eta r)` = 2.20 and drift :math:`1.21 k D` = 25.0 (water at 300 K, a sphere of
+  radius 0.1 um; micrometres and seconds) are drawn each by itself.
 - The bistable reaction has the threshold 0, as published: :math:`\rho u^2 (1 - u)`.
 - Fields of second order start at rest, :math:`u_1 = 0`.
 """
