@@ -86,9 +86,10 @@ def train(o: Training, out: Path, model: Model, course: Course, updates: int, **
             file.write(f"{update},{loss:.6g},{time.monotonic() - started:.1f}\n")
 
     limit = None if o.minutes is None else 60 * o.minutes
+    every = 500 if limit else max(1, min(500, updates // 20))
     averaged = fit(
         net, teaching, updates if limit is None else 10**7, lr=o.lr, warm_up=min(500, max(1, updates // 10)),
-        weight_decay=1e-4, average=0.998, checkpoint=checkpoint, every=500, log=note,
+        weight_decay=1e-4, average=0.998, checkpoint=checkpoint, every=every, log=note,
         optimiser=OPTIMISERS[o.optimiser], done=limit and clock(limit),
     )  # fmt: skip
     net.load_state_dict(averaged)

@@ -47,6 +47,24 @@ class Flows:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Flows]) -> Flows:
+        """Sets at the same times as one, whose members are counted on; families are told by name."""
+        names = tuple(dict.fromkeys(name for p in parts for name in p.names))
+        before = [0]
+        for p in parts:
+            before.append(before[-1] + len(p.equations))
+        family = [torch.tensor([names.index(n) for n in p.names])[p.family] for p in parts]
+        return cls(
+            parts[0].t,
+            torch.cat([p.frames for p in parts]),
+            torch.cat([p.eta for p in parts]),
+            torch.cat([p.equation + n for p, n in zip(parts, before, strict=False)]),
+            [e for p in parts for e in p.equations],
+            torch.cat(family),
+            names,
+        )
+
     def to(self, device: str | torch.device) -> Flows:
         """The same windows on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("t", "frames", "eta", "equation", "family")}

@@ -184,7 +184,7 @@ class Maps:
     patch: int = 4
     points: int = 8
     waves: int = 8
-    span: float = 18.0
+    span: float = 17.0
 
     @property
     def steps(self) -> int:
