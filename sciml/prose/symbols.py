@@ -115,6 +115,13 @@ class Symbols:
         told = torch.cat([self._one(BOS, equation), chosen[:, :-1]], 1)
         return trimmed(told) if length is None else told[:, :length]
 
+    def guesses(self, equation: Tensor, guess: int, seed: int = 0) -> list[list[str]]:
+        """What :class:`~sciml.prose.model.Model` is told of equations by number: one of KNOWN to NONE for all."""
+        generator = torch.Generator().manual_seed(seed)
+        variant = torch.randint(1 << 20, (len(equation),), generator=generator).to(equation.device)
+        rows = self.told(equation, torch.full_like(equation, guess), variant)
+        return [self.vocabulary.decode(row) for row in rows.tolist()]
+
     def target(self, equation: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
         """Input and output of the symbol decoder: the tokens from the beginning on, and each one's successor."""
         own = self.written[equation]
