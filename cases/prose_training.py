@@ -49,6 +49,8 @@ class Training(Common):
     """Noise of what is seen, as a factor of the norm."""
     bfloat16: bool = True
     """Compute in bfloat16 where that is exact enough."""
+    capture: bool = True
+    """On a GPU, replay each update as one CUDA graph."""
     resume: bool = False
     """Go on with an interrupted training in --out."""
 
@@ -98,6 +100,7 @@ def train(o: Training, out: Path, model: Model, course: Course, updates: int, **
         net, teaching, 10**7 if limit else updates, lr=o.lr, warm_up=min(500, max(1, updates // 10)),
         weight_decay=1e-4, average=0.998, checkpoint=checkpoint, every=every, log=note,
         optimiser=OPTIMISERS[o.optimiser], done=done if limit else None,
+        captured=course.u.is_cuda and o.capture,
     )  # fmt: skip
     net.load_state_dict(averaged)
     net.eval()
