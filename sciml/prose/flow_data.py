@@ -75,7 +75,7 @@ class Flows:
 def generate_flows(
     members: Sequence[Member], windows: int, *, seed: int, n: int = 32, frames: int = 18, every: float = 1.0,
     spin_up: float = 6.0, speed: tuple[float, float] = (0.2, 0.6), bounds: tuple[float, float] = (0.02, 1.5),
-    steps_per_day: int = STEPS_PER_DAY, chunk: int = 64, dtype: torch.dtype = torch.float32,
+    steps_per_day: int = STEPS_PER_DAY, chunk: int | None = None, dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> Flows:  # fmt: skip
     """``windows`` windows of each member, from random eddies and ``spin_up`` days; on the CPU whatever ``device`` is.
@@ -85,7 +85,7 @@ def generate_flows(
     frames, every : number of frames and the days between them; input and output windows are parts of them
     speed : bounds of the rms speed of the random eddies, drawn with an even logarithm
     bounds : windows whose rms speed leaves these bounds (have died or blown up) are left out
-    chunk : flows that are stepped at once; small ones stay in the cache of a CPU, a GPU likes thousands
+    chunk : flows that are stepped at once (default: 64, which stay in the cache of a CPU, and 4096 on a GPU)
 
     Raises ``ValueError`` where there are no members, windows or frames, or where no window is left.
     """
@@ -98,7 +98,7 @@ def generate_flows(
     out = torch.zeros(len(members), windows, frames, 2, n, n)
     for layers in (1, 2):
         of = [i for i, m in enumerate(members) if m.layers == layers]
-        size = max(1, chunk // windows)
+        size = max(1, (chunk or (64 if grid.device == "cpu" else 4096)) // windows)
         for some in (of[i : i + size] for i in range(0, len(of), size)):
             terms, values = tabulated([members[i].expressions for i in some])
             solver = flow_solver(terms, values, grid, eta[some].to(grid.device))

@@ -101,6 +101,7 @@ class _Window:
     def with_gain(self, variance: Tensor) -> _Window:
         """The window with the gains that innovations of this variance ask for."""
         gain = (1 - self.noise / variance.clamp(min=1e-300)).clamp(LEAST_GAIN, 1.0)
+        gain = torch.where(gain > 1 - 1e-6, 1.0, gain)
         return replace(self, gain=gain[:, self.shell])
 
 
@@ -149,13 +150,15 @@ def _fitted(
     ]
     scale, low, p = torch.tensor(columns, dtype=torch.float64, device=window.grid.device).view(-1, 3).unbind(1)
     model = _Model(form, names, scale, low, window)
-    for floor in FLOORS[-1:] if start else FLOORS:
-        fit = _minimised(model, p, floor, iterations)
-        p = fit.p
-        if filtering and bool((window.gain < 1 - 1e-6).any()):
-            model = replace(model, window=model.window.with_gain(window.variance(fit.error, 0.0)))
-            fit = _minimised(model, p, floor, iterations)
-            p = fit.p
+    if not start:
+        model = replace(model, window=replace(window, gain=torch.ones_like(window.gain)))
+        for floor in FLOORS[:-1]:
+            p = _minimised(model, p, floor, iterations).p
+        model = replace(model, window=window)
+    fit = _minimised(model, p, FLOORS[-1], iterations)
+    if filtering and bool((window.gain < 1).any()):
+        model = replace(model, window=window.with_gain(window.variance(fit.error, 0.0)))
+        fit = _minimised(model, fit.p, FLOORS[-1], iterations)
     return _summary(model, fit), model.window
 
 
@@ -260,20 +263,23 @@ def _summary(model: _Model, fit: _Fit) -> Refined:
 def form_of(expressions: Sequence[Expr]) -> tuple[Written, dict[str, float]]:
     """A written flow with parameters ``c0, c1, ...`` for its coefficients (equal sizes share one), and their values.
 
-    The advection keeps its coefficient, and so do numbers inside of functions such as the 2 of ``cos(2*y)``.
+    The advection and the Laplacian in q keep theirs, and so do numbers inside of functions, as the 2 of ``cos(2*y)``.
+    Start :func:`fit_flow` from these values. Raises ``ValueError`` for flows that have parameters.
     """
     names: dict[float, str] = {}
 
-    def named(term: Expr) -> Expr:
+    def named(row: int, term: Expr) -> Expr:
         coefficient, rest = split(term)
-        size = abs(coefficient.value) if isinstance(coefficient, Number) else 1.0
-        if size == 1 or (isinstance(rest, Apply) and rest.op == "J" and leaves(rest) & {"q1", "q2"}):
+        if not isinstance(coefficient, Number):
+            raise ValueError(f"the term {term} has parameters already; a written flow has numbers only")
+        if isinstance(rest, Apply) and rest.op == ("J" if row < layers else "lap") and "eta" not in leaves(rest):
             return term
-        name = names.setdefault(size, f"c{len(names)}")
-        return (1 if coefficient.value > 0 else -1) * Param(name) * rest  # type: ignore[union-attr]
+        name = names.setdefault(abs(coefficient.value), f"c{len(names)}")
+        return math.copysign(1, coefficient.value) * Param(name) * rest
 
-    form = tuple(wrap(sum(map(named, parts(e, "add")), Number(0.0))) for e in expressions)
-    return form, {name: size for size, name in names.items()}
+    layers = layers_of(expressions)
+    rows = [[named(row, term) for term in parts(e, "add")] for row, e in enumerate(expressions)]
+    return tuple(wrap(sum(row, Number(0.0))) for row in rows), {name: size for size, name in names.items()}
 
 
 def rank_flows(forms: Iterable[Sequence[Expr]], frames: Tensor, eta: Tensor | None = None, **options) -> list[Refined]:
