@@ -12,7 +12,7 @@ shows beyond the wavenumbers that the flow has; without noise G = 1 and frames a
 from noisy frames would find too much or too little viscosity instead. Gauss-Newton with the damping of Levenberg and
 Marquardt (Nocedal & Wright 2006, section 10.3), derivatives by finite differences in the batch axis.
 :math:`\epsilon^2 v` is a floor relative to the change from frame to frame, below which rounded coefficients show. Terms
-are compared by the criterion of Schwarz (1978), Ann. Statist. 6, 461.
+are compared by the criterion of Schwarz (1978), Ann. Statist. 6, 461, with a stricter penalty.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sciml.equation.expression import Apply, Expr, Number, Param, leaves, parts, wrap
 from sciml.grid import Grid
-from sciml.prose.flow_data import STEPS_PER_DAY, record
+from sciml.prose.flow_data import daily_steps, record
 from sciml.prose.flow_solver import coefficient_function, flow_solver, tabulated
 from sciml.prose.flows import TERMS, Written, layers_of, parameters, split, structure, three_digits
 from sciml.prose.system import substituted
@@ -37,6 +37,8 @@ SCALES = {"F": 4.0, "F1": 4.0, "F2": 2.0, "beta": 0.5, "U": 0.2, "r": 0.05, "s":
 LEAST = {"F": -0.5, "F1": 0.05, "F2": 0.05}
 """Bounds below which psi would not follow from q."""
 LEAST_GAIN = 0.15
+PENALTY = 2.0
+"""How many times Schwarz's penalty a parameter costs: innovations are not quite white, which lets needless terms in."""
 STEP = 1e-5
 """Finite difference, in units of :data:`SCALES`."""
 FLOORS = (0.1, 0.01, 2e-3)
@@ -55,7 +57,8 @@ class Refined:
     misfit: float
     """rms error of the step from frame to frame, over the rms change from frame to frame"""
     bic: float
-    """twice the negative logarithm of the likelihood, plus the logarithm of the number of data for every parameter"""
+    """twice the negative logarithm of the likelihood, and for every parameter :data:`PENALTY` times the logarithm of the
+    number of data"""
     state: Tensor
     """estimate of the last frame, of less noise than the frame itself, ``(layers, n, n)``"""
 
@@ -105,7 +108,7 @@ class _Window:
         return replace(self, gain=gain[:, self.shell])
 
 
-def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int) -> _Window:
+def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int | None) -> _Window:
     grid, frames = Grid(frames.shape[-1], device=str(frames.device)), frames.double()
     psi, weight = grid.fft(frames), grid.weight.expand(grid.modes).clone()
     outside = (frames - grid.ifft(psi)).square().mean((0, 2, 3)) / (frames[0, 0].numel() - weight.sum())
@@ -113,7 +116,7 @@ def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int
     _, shell = torch.unique(grid.K2.sqrt().round(), return_inverse=True)
     count = torch.zeros(int(shell.max()) + 1, dtype=torch.float64, device=grid.device)
     count = count.index_add(0, shell.reshape(-1), weight.reshape(-1)).clamp(min=1)
-    none, steps = torch.zeros_like(count), math.ceil(every * steps_per_day)
+    none, steps = torch.zeros_like(count), math.ceil(every * (steps_per_day or daily_steps(grid)))
     made = _Window(grid, eta, every, steps, psi, shell, count, outside[:, None], none, none)
     change = made.variance(made.weighted(psi[1:] - psi[:-1]), 0.0) + 1e-10 * psi.abs().square().amax()
     return replace(made, change=change).with_gain(change)
@@ -122,7 +125,7 @@ def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int
 # -- fit -------------------------------------------------------------------------------------------------------------
 def fit_flow(
     form: Sequence[Expr], frames: Tensor, eta: Tensor | None = None, *, start: Mapping[str, float] = {},
-    every: float = 1.0, steps_per_day: int = STEPS_PER_DAY, iterations: int = 20,
+    every: float = 1.0, steps_per_day: int | None = None, iterations: int = 20,
 ) -> Refined:  # fmt: skip
     """Coefficients of a flow in parameters (:func:`~sciml.prose.flows.structure`, :func:`form_of`).
 
@@ -255,7 +258,7 @@ def _summary(model: _Model, fit: _Fit) -> Refined:
     change = window.weighted(window.psi[1:] - window.psi[:-1])
     misfit = float(fit.error.abs().square().sum().sqrt() / change.abs().square().sum().sqrt())
     written = tuple(three_digits(substituted(e, values)) for e in model.form)
-    bic = window.cost(fit.error, FLOORS[-1]) + len(names) * math.log(window.data)
+    bic = window.cost(fit.error, FLOORS[-1]) + PENALTY * len(names) * math.log(window.data)
     return Refined(written, values, spread, misfit, bic, window.grid.ifft(fit.state))
 
 
@@ -289,7 +292,7 @@ def rank_flows(forms: Iterable[Sequence[Expr]], frames: Tensor, eta: Tensor | No
 
 def select_terms(
     frames: Tensor, eta: Tensor | None = None, *, candidates: Iterable[str] | None = None, every: float = 1.0,
-    steps_per_day: int = STEPS_PER_DAY,
+    steps_per_day: int | None = None,
 ) -> tuple[frozenset[str], Refined]:  # fmt: skip
     """Terms of a flow and its fit, without any guess: all candidates at first, then the least useful leaves.
 
@@ -331,7 +334,7 @@ def _strength(term: str, layers: int, fit: Refined) -> float:
 # -- prediction ------------------------------------------------------------------------------------------------------
 def predict_flow(
     expressions: Sequence[Expr], frame: Tensor, frames: int, eta: Tensor | None = None, *, every: float = 1.0,
-    steps_per_day: int = STEPS_PER_DAY,
+    steps_per_day: int | None = None,
 ) -> Tensor:  # fmt: skip
     """The next ``frames`` streamfunctions after ``frame (layers, n, n)``, ``(frames, layers, n, n)``."""
     grid = Grid(frame.shape[-1], device=str(frame.device))
