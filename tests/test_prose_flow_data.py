@@ -162,6 +162,13 @@ def test_same_seed_same_bits(flows, members):
     assert not torch.equal(other.eta, flows.eta)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_makes_the_same_windows(flows, members):
+    there = generate_flows(members, 2, seed=1, frames=11, spin_up=3, device="cuda")
+    assert relative(there.frames, flows.frames) < 1e-2
+    assert there.frames.device.type == "cpu"
+
+
 def test_resolution_changes_neither_maps_nor_eddies():
     fine, coarse = Grid(48), Grid(32)
     for draw in (lambda g, r: random_maps(2, g, r), lambda g, r: random_eddies(1, 2, g, r, (0.1, 0.2))):

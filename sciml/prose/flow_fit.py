@@ -57,8 +57,8 @@ class Refined:
     misfit: float
     """rms error of the step from frame to frame, over the rms change from frame to frame"""
     bic: float
-    """twice the negative logarithm of the likelihood, and for every parameter :data:`PENALTY` times the logarithm of the
-    number of data"""
+    """twice the negative logarithm of the likelihood, and for every parameter :data:`PENALTY` times the logarithm of
+    the number of data"""
     state: Tensor
     """estimate of the last frame, of less noise than the frame itself, ``(layers, n, n)``"""
 
