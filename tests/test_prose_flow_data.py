@@ -180,11 +180,19 @@ def test_selections_and_splits(flows):
     train, test = flows.split(0.25, seed=0)
     assert len(train) + len(test) == len(flows)
     assert not set(train.equation.tolist()) & set(test.equation.tolist())
-    assert len(set(test.equation.tolist())) == 2
+    assert len(set(flows.family[test.equation].tolist())) == 4
     assert torch.equal(flows.select(torch.tensor([3])).frames[0], flows.frames[3])
     assert flows.to("cpu").frames.device.type == "cpu"
-    with pytest.raises(ValueError, match="leaves one part empty"):
-        flows.split(0.01, seed=0)
+    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+        flows.split(1, seed=0)
+
+
+def test_equal_equations_stay_together(members):
+    twins = generate_flows([members[0], members[1], members[0]], 1, seed=0, frames=1, spin_up=0)
+    sides = [set(side.equation.tolist()) for side in twins.split(0.5)]
+    assert {0, 2} in sides
+    with pytest.raises(ValueError, match="'barotropic' has one equation only"):
+        generate_flows([members[0]] * 2, 1, seed=0, frames=1, spin_up=0).split(0.5)
 
 
 def test_windows_that_cannot_be(members):

@@ -55,20 +55,25 @@ class Flows:
         """The windows of these indices (or of this mask); all equations are kept."""
         return replace(self, frames=self.frames[which], equation=self.equation[which])
 
-    def split(self, fraction: float, seed: int) -> tuple[Flows, Flows]:
-        """Windows of a random ``1 - fraction`` and of a ``fraction`` of the members: no equation is in both.
+    def split(self, fraction: float, seed: int = 0) -> tuple[Flows, Flows]:
+        """Two sets of windows that share no equation, the second with about ``fraction`` of each family's.
 
-        Raises ``ValueError`` where one part would be empty.
+        Raises ``ValueError`` for a fraction outside (0, 1), and for a family that has one equation only.
         """
-        n = len(self.equations)
-        second = round(fraction * n)
-        if not 0 < second < n:
-            raise ValueError(f"a fraction {fraction} of {n} equations leaves one part empty")
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        held = torch.zeros(n, dtype=torch.bool)
-        held[order[:second]] = True
-        held = held.to(self.equation.device)[self.equation]
-        return self.select(~held), self.select(held)
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+        generator, held = torch.Generator().manual_seed(seed), torch.zeros(len(self.equations), dtype=torch.bool)
+        for family, name in enumerate(self.names):
+            groups: dict[Written, list[int]] = {}
+            for i in (self.family == family).nonzero()[:, 0].tolist():
+                groups.setdefault(self.equations[i], []).append(i)
+            if len(groups) == 1:
+                raise ValueError(f"family {name!r} has one equation only, which two sets cannot share; draw more")
+            order, members = torch.randperm(len(groups), generator=generator).tolist(), list(groups.values())
+            for k in order[: min(max(1, round(fraction * len(groups))), len(groups) - 1)]:
+                held[members[k]] = True
+        chosen = held.to(self.equation.device)[self.equation]
+        return self.select(~chosen), self.select(chosen)
 
 
 def generate_flows(

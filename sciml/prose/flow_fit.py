@@ -46,7 +46,7 @@ FLOORS = (0.1, 0.01, 2e-3)
 
 
 @dataclass(frozen=True)
-class Refined:
+class RefinedFlow:
     """A flow whose coefficients were fitted."""
 
     expressions: Written
@@ -126,7 +126,7 @@ def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int
 def fit_flow(
     form: Sequence[Expr], frames: Tensor, eta: Tensor | None = None, *, start: Mapping[str, float] = {},
     every: float = 1.0, steps_per_day: int | None = None, iterations: int = 20,
-) -> Refined:  # fmt: skip
+) -> RefinedFlow:  # fmt: skip
     """Coefficients of a flow in parameters (:func:`~sciml.prose.flows.structure`, :func:`form_of`).
 
     Parameters
@@ -144,7 +144,7 @@ def fit_flow(
 
 def _fitted(
     form: Written, window: _Window, start: Mapping[str, float] = {}, iterations: int = 20, filtering: bool = True
-) -> tuple[Refined, _Window]:
+) -> tuple[RefinedFlow, _Window]:
     """The fit, and the window with the gains that it ends with."""
     names = sorted(set().union(*(leaves(e, Param) for e in form)))
     columns = [
@@ -250,7 +250,7 @@ def _normal(fit: _Fit, window: _Window, floor: float) -> tuple[Tensor, Tensor]:
     return J @ J.T, J @ r
 
 
-def _summary(model: _Model, fit: _Fit) -> Refined:
+def _summary(model: _Model, fit: _Fit) -> RefinedFlow:
     window, names = model.window, model.names
     A, _ = _normal(fit, window, FLOORS[-1])
     spread = model.scale * torch.linalg.pinv(A, hermitian=True).diagonal().clamp(min=0).sqrt() if names else fit.p
@@ -259,7 +259,7 @@ def _summary(model: _Model, fit: _Fit) -> Refined:
     misfit = float(fit.error.abs().square().sum().sqrt() / change.abs().square().sum().sqrt())
     written = tuple(three_digits(substituted(e, values)) for e in model.form)
     bic = window.cost(fit.error, FLOORS[-1]) + PENALTY * len(names) * math.log(window.data)
-    return Refined(written, values, spread, misfit, bic, window.grid.ifft(fit.state))
+    return RefinedFlow(written, values, spread, misfit, bic, window.grid.ifft(fit.state))
 
 
 # -- structures ------------------------------------------------------------------------------------------------------
@@ -285,15 +285,17 @@ def form_of(expressions: Sequence[Expr]) -> tuple[Written, dict[str, float]]:
     return tuple(wrap(sum(row, Number(0.0))) for row in rows), {name: size for size, name in names.items()}
 
 
-def rank_flows(forms: Iterable[Sequence[Expr]], frames: Tensor, eta: Tensor | None = None, **options) -> list[Refined]:
-    """Fits of several structures (options of :func:`fit_flow`), the best by :attr:`Refined.bic` first."""
+def rank_flows(
+    forms: Iterable[Sequence[Expr]], frames: Tensor, eta: Tensor | None = None, **options
+) -> list[RefinedFlow]:
+    """Fits of several structures (options of :func:`fit_flow`), the best by :attr:`RefinedFlow.bic` first."""
     return sorted((fit_flow(form, frames, eta, **options) for form in forms), key=lambda r: r.bic)
 
 
 def select_terms(
     frames: Tensor, eta: Tensor | None = None, *, candidates: Iterable[str] | None = None, every: float = 1.0,
     steps_per_day: int | None = None,
-) -> tuple[frozenset[str], Refined]:  # fmt: skip
+) -> tuple[frozenset[str], RefinedFlow]:  # fmt: skip
     """Terms of a flow and its fit, without any guess: all candidates at first, then the least useful leaves.
 
     Of the fit with all terms that are left, the one with the smallest ratio of value to standard error is taken out
@@ -311,7 +313,7 @@ def select_terms(
         best, window = _fitted(structure(layers, terms), window, best.values)
 
 
-def _eliminated(terms: frozenset[str], best: Refined, window: _Window) -> tuple[frozenset[str], Refined]:
+def _eliminated(terms: frozenset[str], best: RefinedFlow, window: _Window) -> tuple[frozenset[str], RefinedFlow]:
     """Terms that are left, and their fit with the gains of the window."""
     layers = window.psi.shape[1]
     order = sorted(_removable(terms, layers), key=lambda term: _strength(term, layers, best))
@@ -327,7 +329,7 @@ def _removable(terms: frozenset[str], layers: int) -> list[str]:
     return [t for t in TERMS if t in terms and not (layers == 2 and t == "radius")]
 
 
-def _strength(term: str, layers: int, fit: Refined) -> float:
+def _strength(term: str, layers: int, fit: RefinedFlow) -> float:
     return min(abs(fit.values[p]) / max(fit.errors[p], 1e-300) for p in parameters(layers, term))
 
 
