@@ -55,9 +55,7 @@ def family_runs(names: Sequence[str], equations: int, conditions: int, seed: int
 def taught(o: Options, out: Path) -> Model:
     """A model trained on trajectories of the chosen families."""
     names = chosen(o.families, tuple(SYSTEMS))
-    equations, conditions, updates = sized(
-        o, quick=(30, 4, 20), default=(3000, 20, 8000), full=(25600, 20, 40000)
-    )
+    equations, conditions, updates = sized(o, quick=(30, 4, 20), default=(3000, 20, 8000), full=(25600, 20, 40000))
     where = device(o.device)
     runs = made(o, names, equations, conditions).to(where)
     vocabulary = Vocabulary(FIELDS)
