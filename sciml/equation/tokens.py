@@ -235,8 +235,9 @@ def from_sympy(e: Any) -> Expr:
     if isinstance(e, sp.Symbol):
         return Coord(e.name) if e.name in COORDINATES else Param(e.name)
     if isinstance(e, sp.Derivative):
-        inner = from_sympy(e.expr)
-        for variable, times in list(e.variable_count):
+        derivative: Any = e
+        inner = from_sympy(derivative.expr)
+        for variable, times in derivative.variable_count:
             for _ in range(int(times)):
                 inner = canonical(Apply(f"d{variable}", (inner,)))
         return inner
