@@ -137,7 +137,7 @@ class Teaching:
         variant = torch.randint(1 << 20, (self.batch,), generator=generator, device=self.device)
         order, symbols, out = self.corpus.symbols.lengths[equation].argsort(), self.corpus.symbols, []
         for rows, (_, length) in zip(order.split([n for n, _ in self.parts]), self.parts, strict=True):
-            told = symbols.told(equation[rows], guess[rows], variant[rows], length)
+            told = symbols.told(equation[rows], guess[rows], variant[rows], length if self.symbolic else 1)
             out += [*(s[rows] for s in samples), told, *symbols.target(equation[rows], length)]
         return tuple(out)
 
