@@ -18,6 +18,7 @@ from sciml.prose.refine import freed
 from sciml.prose.scoring import relative_error
 from sciml.prose.symbols import GUESSES, Symbols
 from sciml.prose.trajectories import with_noise
+from sciml.prose.weak_pde import weak_sindy
 from sciml.prose.wiener import last_state
 
 SEEN = 32
@@ -145,6 +146,23 @@ def plain(test: Unseen) -> dict[str, Tensor]:
     return {"persistence": test.seen[:, -1:].expand_as(like), "mean": test.seen.mean(1, keepdim=True).expand_as(like)}
 
 
+def plain_scores(test: Unseen) -> Scores:
+    return {name: error(values, test.runs.u[:, SEEN:]) for name, values in plain(test).items()}
+
+
+def sindy_scores(test: Unseen, systems: Sequence) -> Scores:
+    """Equations of weak SINDy, of all windows, as the decoded ones are scored."""
+    return {
+        "sindy": error(forecast_of(test, systems), test.runs.u[:, SEEN:]),
+        "sindy_symbols": differences(test, systems, lambda i: test.state(i)[None]),
+    }
+
+
+def sindy_systems(test: Unseen) -> list:
+    seen = test.seen.cpu()
+    return [weak_sindy(test.runs.t[:SEEN].cpu(), seen[i], len(test.truth(i))) for i in range(len(seen))]
+
+
 # -- refinement ------------------------------------------------------------------------------------------------------
 class Refined(NamedTuple):
     """Windows by number, their refined equations, forecasts of both halves, and scores ``(len(windows),)``."""
@@ -169,7 +187,6 @@ def refined(test: Unseen, systems: Sequence, windows: Sequence[int], prior: floa
         values[rows], misfit[rows] = fit.predict(t)[:, :, 0], fit.misfit
         for b, k in enumerate(rows):
             better[k] = fit.written(b)
-    values = torch.where(values.isfinite(), values, torch.nan)
     truth = test.runs.u[windows].cpu()
     constants = torch.tensor([[off(s[k], test.truth(i)) for s in (own, better)] for k, i in enumerate(windows)])
     scores = {
@@ -191,7 +208,10 @@ def attempt(rhs, start, t: Tensor, seen: Tensor, prior: float) -> FieldFit | Non
 
 
 def differences_of(test: Unseen, windows: Sequence[int], systems: Sequence) -> Tensor:
-    found = [1.0 if s is None else difference(s, test.truth(i), test.state(i)[None]) for i, s in zip(windows, systems, strict=True)]
+    found = [
+        1.0 if s is None else difference(s, test.truth(i), test.state(i)[None])
+        for i, s in zip(windows, systems, strict=True)
+    ]
     return capped(torch.tensor(found))
 
 

@@ -145,31 +145,110 @@ def windows_of(test: fields.Unseen, count: int) -> list[int]:
     return found
 
 
-def evaluated(o: Options, model: Model, names: Sequence[str]) -> xr.Dataset:
-    """Everything that is measured, by family."""
-    test = unseen(o, model, names)
-    full = {GUESSES[g]: fields.scored_fully(model, test, g) for g in range(len(GUESSES))}
-    print(f"{len(test.runs)} windows of {len(names)} families are predicted", flush=True)
-    windows = windows_of(test, sizes(o)[2])
-    systems = full["none"][1]
-    better = fields.refined(test, systems, windows, model.about.get("spread", o.spread))
-    ds = xr.Dataset(coords={"guess": list(GUESSES), "family": list(names)}, attrs={"Conventions": "CF-1.11"})
-    for name in full["none"][0]:
-        ds[name] = ("guess", "family"), torch.stack([means(test, s[name]) for s, _ in full.values()]).numpy()
-    for name, values in (better.scores | fields.plain_scores(test)).items():
-        ds[name] = "family", means(test, values, windows if name in better.scores else None).numpy()
-    of_sindy = fields.weak_sindy(test, windows)
-    ds["sindy"] = "family", means(test, of_sindy, windows).numpy()
+def evaluated(o: Options, model: Model, test: fields.Unseen, shifted: fields.Unseen):
+    """Everything that is measured, by family, and the refined windows."""
+    ds = xr.Dataset(attrs={"Conventions": "CF-1.11"})
+    windows, told = windows_of(test, sizes(o)[2]), {}
+    for name, guess in zip(GUESSES, range(len(GUESSES)), strict=True):
+        scores, systems = fields.scored_fully(model, test, guess)
+        scores |= {f"shifted_{n}": v for n, v in fields.scored(model, shifted, guess)[0].items()}
+        told[name] = {n: means(shifted if "shifted" in n else test, v) for n, v in scores.items()}
+    better = fields.refined(test, systems, windows, model.about.get("spread", o.spread))  # of the last guess, none
+    for n in told["none"]:
+        ds[n] = ("guess", "family"), torch.stack([one[n] for one in told.values()]).numpy()
+    for n, values in (fields.plain_scores(test) | fields.sindy_scores(test, fields.sindy_systems(test))).items():
+        ds[n] = "family", means(test, values).numpy()
+    for n, values in better.scores.items():
+        ds[n] = "family", means(test, values, windows).numpy()
     if o.twin is not None:
         values = fields.predicted(loaded(o, o.twin), test, NONE)
         ds["twin"] = "family", means(test, fields.error(values, test.runs.u[:, fields.SEEN :])).numpy()
-    sweeps(o, model, names, test, ds)
-    example = fields.predicted(model, test, NONE)[windows].cpu()
-    pictures.fields_of(ds, o, test, better, example)
+    for n, values in fields.noise_sweep(model, test).items():
+        ds[f"noise_{n}"] = ("noise", "swept"), values.numpy()
+    for n, values in fields.length_sweep(model, test).items():
+        ds[f"shown_{n}"] = ("frames", "swept"), values.numpy()
+    return described(ds, test.runs.names), better
+
+
+def described(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """With coordinates, and units and names of everything."""
+    frames = [2 * n for n in fields.SHOWN]
+    coords = {"guess": list(GUESSES), "family": list(names), "noise": list(fields.NOISES), "frames": frames}
+    ds = ds.assign_coords(coords | {"swept": list(fields.SWEPT.values())})
+    for name, variable in ds.variables.items():
+        first = str(name).removeprefix("shifted_").removeprefix("noise_").removeprefix("shown_")
+        variable.attrs = {"units": "1", "long_name": MEANINGS.get(first, str(name))}
     return ds
+
+
+MEANINGS = {
+    "prediction": "relative L2 error of predicted frames",
+    "prediction_published": "the same against noisy frames",
+    "r2": "coefficient of determination of predicted frames",
+    "symbols": "relative error of the right-hand side, in the last state seen",
+    "symbols_random": "relative error of the right-hand side, in random fields",
+    "valid": "share of equations that can be read, decoded within the grammar",
+    "valid_raw": "share of equations that can be read, decoded freely",
+    "integrated": "relative L2 error of decoded equations, integrated from the last frame seen",
+    "refined": "relative L2 error of decoded equations after refinement",
+    "refined_symbols": "relative error of the right-hand side after refinement",
+    "form": "share of decoded equations that have the true terms",
+    "constants_decoded": "relative error of the constants of decoded equations",
+    "constants_refined": "relative error of the constants of refined equations",
+    "misfit": "what refined equations leave of the frames seen, over the noise",
+    "persistence": "relative L2 error of the last frame seen",
+    "mean": "relative L2 error of the mean of the frames seen",
+    "sindy": "relative L2 error of the equations of weak SINDy, integrated from the last frame seen",
+    "sindy_symbols": "relative error of the right-hand side of weak SINDy, in the last state seen",
+    "twin": "relative L2 error of a network without equations",
+    "noise": "noise of what is seen, relative to its norm",
+    "frames": "number of frames seen",
+}
 
 
 def means(test: fields.Unseen, values: Tensor, windows: Sequence[int] | None = None) -> Tensor:
     """Mean of each family."""
     family = test.family if windows is None else test.family[list(windows)]
     return torch.stack([values[family == f].mean() for f in range(len(test.runs.names))])
+
+
+# -- results ---------------------------------------------------------------------------------------------------------
+def run(o: Options) -> None:
+    started, out = time.monotonic(), folder(o.out or Path("runs") / "prose_pde")
+    sizes(o)
+    if o.twin is not None:
+        loaded(o, o.twin)
+    model = taught(o, out) if o.train else loaded(o, o.weights or SHIPPED)
+    names = chosen(o.families, model.about["names"])
+    test, shifted = (unseen(o, model, names, shifted) for shifted in (False, True))
+    ds, better = evaluated(o, model, test, shifted)
+    write_netcdf(ds, out / "table.nc")
+    plot.save(pictures.errors(ds), out / "errors.png")
+    plot.save(pictures.sweeps(ds), out / "sweeps.png")
+    plot.save(pictures.examples(test, better, fields.predicted(model, test, NONE)), out / "fields.png")
+    report(o, out, ds, len(test.runs), started)
+
+
+def report(o: Options, out: Path, ds: xr.Dataset, windows: int, started: float) -> None:
+    """Print and write means over families."""
+    means = ds.mean("family")
+    shown = {"prediction": "prediction", "published": "prediction_published", "R2": "r2", "symbols": "symbols",
+             "random": "symbols_random", "valid": "valid", "valid raw": "valid_raw", "integrated": "integrated",
+             "GP states": "shifted_prediction"}  # fmt: skip
+    rows = {g: {c: float(means[v].sel(guess=g)) for c, v in shown.items()} for g in GUESSES}
+    others = {str(n): float(v) for n, v in means.data_vars.items() if v.dims == ()}
+    print(f"errors in {windows} windows of {ds.sizes['family']} families, equations unseen, noise {o.noise:g}")
+    print(score.table(rows))
+    print(score.table({"": {n: others[n] for n in ("refined", "refined_symbols", "form", "constants_decoded",
+                                                   "constants_refined")}}))  # fmt: skip
+    print(score.table({"": {n: others[n] for n in ("persistence", "mean", "sindy", "sindy_symbols", "twin")
+                            if n in others}}))  # fmt: skip
+    families = {
+        str(f): {g: float(ds["prediction"].sel(family=f, guess=g)) for g in GUESSES} for f in ds["family"].values
+    }
+    write_summary(out / "summary.json", o, {"guesses": rows, "others": others, "prediction": families}, started)
+    print(f"results in {out}")
+
+
+if __name__ == "__main__":
+    main(run, Options)

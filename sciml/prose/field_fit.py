@@ -81,7 +81,8 @@ def fit_fields(
 
     Raises
     ------
-    ValueError : for windows that are not finite or do not belong to the times, and constants without start values
+    ValueError : for windows that are not finite or do not belong to the times, constants without start values, and
+        where no window has a solution from these
     """
     rhs, t, u = tuple(rhs), evenly(t), u.double()
     _check(rhs, start, t, u)
@@ -92,6 +93,8 @@ def fit_fields(
     sigma = torch.maximum(noise_level(u), 1e-5 * u.square().mean((1, 2), keepdim=True).sqrt())
     states = project(first_state(t, u, len(rhs)), waves_kept(u, sigma))
     problem = _meshed(rhs, names, t, u, sigma, first, states, prior, meshes, length)
+    if not bool(problem.run(problem.start).isfinite().flatten(1).all(1).any()):
+        raise ValueError("the equations have no solution over the window from their start values; use others")
     x = levenberg_marquardt(problem, problem.start, iterations, tolerance)
     return _fitted(problem, x)
 

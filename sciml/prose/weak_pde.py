@@ -7,11 +7,9 @@ is a linear system for w without derivatives of the data, :math:`-\langle \psi_t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sciml.equation.expression import Expr, Field, Number, dx, lap
