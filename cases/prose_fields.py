@@ -53,6 +53,11 @@ class Unseen:
         rate = (u[at + 1] - u[at - 1]) / (t[at + 1] - t[at - 1])
         return torch.stack([u[at], rate][: len(self.truth(i))])
 
+    def select(self, windows: Sequence[int]) -> Unseen:
+        """Some of the runs, with the noise they have."""
+        rows = torch.tensor(list(windows), device=self.runs.u.device)
+        return replace(self, runs=self.runs.select(rows), noisy=self.noisy[rows])
+
     def with_noise(self, level: float) -> Unseen:
         """The same runs with noise of another level, drawn alike."""
         generator = torch.Generator(self.runs.u.device).manual_seed(self.seed)
@@ -150,17 +155,14 @@ def plain_scores(test: Unseen) -> Scores:
     return {name: error(values, test.runs.u[:, SEEN:]) for name, values in plain(test).items()}
 
 
-def sindy_scores(test: Unseen, systems: Sequence) -> Scores:
-    """Equations of weak SINDy, of all windows, as the decoded ones are scored."""
+def sindy_scores(test: Unseen) -> Scores:
+    """Equations of weak SINDy, scored as the decoded ones are."""
+    t, seen = test.runs.t.cpu(), test.seen.cpu()
+    systems = [weak_sindy(t[:SEEN], seen[i], len(test.truth(i))) for i in range(len(seen))]
     return {
         "sindy": error(forecast_of(test, systems), test.runs.u[:, SEEN:]),
         "sindy_symbols": differences(test, systems, lambda i: test.state(i)[None]),
     }
-
-
-def sindy_systems(test: Unseen) -> list:
-    seen = test.seen.cpu()
-    return [weak_sindy(test.runs.t[:SEEN].cpu(), seen[i], len(test.truth(i))) for i in range(len(seen))]
 
 
 # -- refinement ------------------------------------------------------------------------------------------------------
@@ -191,7 +193,7 @@ def refined(test: Unseen, systems: Sequence, windows: Sequence[int], prior: floa
     constants = torch.tensor([[off(s[k], test.truth(i)) for s in (own, better)] for k, i in enumerate(windows)])
     scores = {
         "refined": error(values[:, SEEN:], truth[:, SEEN:]),
-        "refined_symbols": differences_of(test, windows, better),
+        "refined_symbols": differences(test.select(windows), better, lambda k: test.state(windows[k])[None]),
         "form": constants[:, 0].isfinite().double(),
         "constants_decoded": capped(constants[:, 0]),
         "constants_refined": capped(constants[:, 1]),
@@ -205,14 +207,6 @@ def attempt(rhs, start, t: Tensor, seen: Tensor, prior: float) -> FieldFit | Non
         return fit_fields(rhs, start, t, seen, prior=prior)
     except (ValueError, KeyError, torch.linalg.LinAlgError):  # no solver takes it, or it blows up at once
         return None
-
-
-def differences_of(test: Unseen, windows: Sequence[int], systems: Sequence) -> Tensor:
-    found = [
-        1.0 if s is None else difference(s, test.truth(i), test.state(i)[None])
-        for i, s in zip(windows, systems, strict=True)
-    ]
-    return capped(torch.tensor(found))
 
 
 def off(system: Sequence[Expr] | None, truth: Sequence[Expr]) -> float:

@@ -43,7 +43,7 @@ def errors(ds: xr.Dataset):
             values = ds[name].sel(guess=guess).values[order]
             face = {"color": colour} if guess == "none" else {"mfc": "none", "mec": colour}
             ax.plot(values.clip(SMALLEST), rows, MARKERS[guess], ls="", ms=6, label=f"network, {guess}", **face)
-    left = {"integrated": ("decoded (none), integrated", "v", "#cc79a7"), "refined": ("the same, refined", "*", "#d00000"),
+    left = {"integrated": ("decoded (none), integrated", "v", "#cc79a7"), "refined": ("refined", "*", "#d00000"),
             "sindy": ("weak SINDy, integrated", "+", "#009e73"), "persistence": ("last frame", "|", "#777777"),
             "twin": ("network without equations", "1", "#0072b2")}  # fmt: skip
     right = {"refined_symbols": left["refined"], "sindy_symbols": left["sindy"]}
@@ -82,12 +82,13 @@ def examples(test: Unseen, better: Refined, values: Tensor, most: int = 4):
         off = [np.nanmax(np.abs(p[after]), initial=1e-3) for p in (panels[2], panels[4])]
         low, high = truth.min(), truth.max()
         limits = [(low, high), (low, high), (-off[0], off[0]), (low, high), (-off[1], off[1])]
-        for j, (ax, panel, (least, most_)) in enumerate(zip(row, panels, limits, strict=True)):
+        for j, (ax, panel, (least, top)) in enumerate(zip(row, panels, limits, strict=True)):
             difference = j in (2, 4)
             cmap = plt.get_cmap("cmo.balance" if difference else "cmo.thermal").with_extremes(bad="#dddddd")
-            mesh = ax.pcolormesh(x, t, panel, cmap=cmap, vmin=least, vmax=most_, rasterized=True)
-            ticks = [least, (least + most_) / 2, most_]
-            figure.colorbar(mesh, ax=ax, ticks=ticks, format="%.2g")
+            mesh = ax.pcolormesh(x, t, panel, cmap=cmap, vmin=least, vmax=top, rasterized=True)
+            ticks = [least, (least + top) / 2, top]
+            texts = [f"{v:.2g}" if abs(v) > 0.005 * (top - least) else "0" for v in ticks]
+            figure.colorbar(mesh, ax=ax).set_ticks(ticks, labels=texts)
             ax.axhline(float(t[len(seen)]), color="k" if difference else "w", lw=0.8, ls="--")
         row[0].set_ylabel(f"{name.replace('_', ' ')}\n\nt")
         for ax, a in ((row[2], panels[2]), (row[4], panels[4])):

@@ -156,9 +156,9 @@ def evaluated(o: Options, model: Model, test: fields.Unseen, shifted: fields.Uns
     better = fields.refined(test, systems, windows, model.about.get("spread", o.spread))  # of the last guess, none
     for n in told["none"]:
         ds[n] = ("guess", "family"), torch.stack([one[n] for one in told.values()]).numpy()
-    for n, values in (fields.plain_scores(test) | fields.sindy_scores(test, fields.sindy_systems(test))).items():
+    for n, values in fields.plain_scores(test).items():
         ds[n] = "family", means(test, values).numpy()
-    for n, values in better.scores.items():
+    for n, values in (better.scores | fields.sindy_scores(test.select(windows))).items():
         ds[n] = "family", means(test, values, windows).numpy()
     if o.twin is not None:
         values = fields.predicted(loaded(o, o.twin), test, NONE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sciml.equation.expression import Expr, Param, leaves
+from sciml.equation.expression import Coord, Expr, Param, leaves
 from sciml.equation.readings import Spectral
 from sciml.equation.tokens import read
 from sciml.grid import Grid
@@ -29,7 +29,7 @@ def random_fields(n: int, fields: int, points: int, generator: torch.Generator) 
 def right_sides(system: Sequence[Expr], u: Tensor) -> Tensor:
     """du/dt ``(n, fields, points)`` of fields u, derivatives by Fourier modes.
 
-    Raises ``ValueError`` or ``KeyError`` where the equations name other fields, the time or constants without values.
+    Raises ``ValueError`` or ``KeyError`` where the equations name other fields or constants without values.
     """
     u = u.double().cpu()
     grid = Grid(u.shape[-1], 1, Lx=LENGTH)
@@ -40,10 +40,11 @@ def right_sides(system: Sequence[Expr], u: Tensor) -> Tensor:
 
 
 def valid(tokens: Sequence[str], components: int, probes: Tensor) -> Equations | None:
-    """The equations that tokens say, or None: another number of them, placeholders, not finite on ``probes``."""
+    """The equations that tokens say, or None: another number of them, placeholders, coordinates other than x (no solver
+    takes the time), values that are not finite on ``probes``."""
     try:
         system = read(tokens, [f"u_{i}" for i in range(components)])
-        if len(system) != components or any(leaves(e, Param) for e in system):
+        if len(system) != components or any(leaves(e, Param) | leaves(e, Coord) - {"x"} for e in system):
             return None
         found = right_sides(system, probes)
     except (ValueError, KeyError, ArithmeticError, RecursionError):

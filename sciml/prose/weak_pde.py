@@ -1,8 +1,9 @@
 r"""SINDy in the weak form for one-dimensional fields, a baseline: Messenger & Bortz (2021), JCP 443, 110525.
 
-Multiplied by test functions :math:`\psi(x, t)` and integrated by parts, :math:`\partial_t u = \sum_j w_j \partial_x^{a_j} u^{p_j}`
-is a linear system for w without derivatives of the data, :math:`-\langle \psi_t, u\rangle = \sum_j w_j (-1)^{a_j}
-\langle \partial_x^{a_j} \psi, u^{p_j} \rangle` (eq. 2.4); second order in time has :math:`\langle \psi_{tt}, u\rangle`.
+Multiplied by test functions :math:`\psi(x, t)` and integrated by parts,
+:math:`\partial_t u = \sum_j w_j \partial_x^{a_j} u^{p_j}` is a linear system for w without derivatives of the data,
+:math:`-\langle \psi_t, u\rangle = \sum_j w_j (-1)^{a_j} \langle \partial_x^{a_j} \psi, u^{p_j} \rangle`; second
+order in time has :math:`\langle \psi_{tt}, u\rangle` on the left.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _weak(f: np.ndarray, in_x: int, in_t: int, h: float, dt: float) -> np.ndarra
 
 
 def _sparse(g: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The thresholded least squares of least loss, fit and number of terms (eqs 3.1-3.3)."""
+    """The thresholded least squares of least loss, which adds up misfit and share of terms (section 4.2)."""
     size = np.linalg.norm(g, axis=0)
     ratio = np.linalg.norm(b) / size
     full = _least_squares(g, b, np.ones(g.shape[1], bool))
