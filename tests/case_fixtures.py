@@ -36,7 +36,7 @@ SHORT = {
     "insr_teng": "--problem burgers --width 6 --depth 2 --iterations 20 --end 0.5",
     "insr_elastic": "--width 6 --steps 2",
     "insr_sphere": "--width 4 --iterations 30 --days 0.2",
-    "prose_pde": "--train --families heat advection --equations 20 --conditions 2 --updates 30 --batch 8 --lr 3e-3 "
+    "prose_pde": "--train --families heat advection --equations 10 --conditions 2 --updates 20 --batch 8 --lr 3e-3 "
     "--tested 1 --states 1",
 }
 NEURAL = "fields.nc state.safetensors error.png fields.png summary.json"
