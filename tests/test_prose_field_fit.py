@@ -86,6 +86,8 @@ def test_constants_and_forecasts_from_two_percent_noise(name):
         assert abs(c - values[n]) < 4 * std
     assert 0.9 < float(fit.misfit) < 1.25
     forecast = fit.predict(torch.linspace(0, 2, 63, dtype=torch.float64))[:, 32:, 0]
+    with pytest.raises(ValueError, match="must begin with"):
+        fit.predict(torch.linspace(1, 2, 32))
     assert float((forecast - u[:, 32:]).norm() / u[:, 32:].norm()) < 0.01
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,8 @@ class FieldFit:
     misfit: Tensor
     points: int
     length: float
+    first: float = 0.0
+    """time of the first frame"""
 
     def written(self, b: int = 0) -> tuple[Expr, ...]:
         """The right-hand sides of window b with numbers."""
@@ -53,8 +55,11 @@ class FieldFit:
     def predict(self, times: Tensor, solver: Solver | None = None) -> Tensor:
         """Fields ``(B, T, fields, points)`` at evenly spaced times, the first of them that of the first frame.
 
-        By the solver that :func:`~sciml.prose.solvers.fitting` chooses unless one is given.
+        By the solver that :func:`~sciml.prose.solvers.fitting` chooses unless one is given. Raises ``ValueError`` for
+        other times.
         """
+        if abs(float(times[0]) - self.first) > 1e-3 * abs(float(times[-1]) - self.first):
+            raise ValueError(f"times must begin with that of the first frame, {self.first:g}, got {float(times[0]):g}")
         solver, times = solver or fitting(self.rhs), evenly(times)
         mesh = solver.mesh(self.points, self.length).x[0].to(self.coefficients)
         params = dict(zip(self.names, self.constants.unbind(1), strict=True))
@@ -96,7 +101,7 @@ def fit_fields(
     if not bool(problem.run(problem.start).isfinite().flatten(1).all(1).any()):
         raise ValueError("the equations have no solution over the window from their start values; use others")
     x = levenberg_marquardt(problem, problem.start, iterations, tolerance)
-    return _fitted(problem, x)
+    return replace(_fitted(problem, x), first=float(t[0]))
 
 
 def evenly(t: Tensor) -> Tensor:
