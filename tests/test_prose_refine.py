@@ -228,6 +228,15 @@ def test_a_candidate_that_blows_up_comes_last(window):
     explosive = candidate("50.5*u_0**3 + 80.5", "90.5*u_1**3")
     ranked = rank((explosive, TRUE), *window, sigma=0.02, iterations=3, **FAST)
     assert ranked.index == (1, 0)
+    assert ranked.score[1] > 1e3
+    assert float(ranked.fits[1].predict(window[0], 10, generator())[1].max()) > 0
+
+
+def test_a_structure_that_blows_up_at_once_has_no_finite_misfit(window):
+    rhs = (parse("exp(exp(40*u_0**2 + a))", ("a",)), parse("u_1"))
+    fitted = fit(rhs, {"a": 90.0}, window[0], window[1][None], sigma=0.02, iterations=2, **FAST)
+    assert float(information(fitted)) == math.inf
+    assert float(fitted.predict(window[0], 8, generator())[1][:, -1, 0]) == math.inf
 
 
 def test_windows_with_their_own_equations_are_fitted_as_each_alone(window):

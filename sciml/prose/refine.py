@@ -107,7 +107,7 @@ class Refined:
 
     def _drawn(self, centre: Tensor, runs: int, generator: torch.Generator | None) -> Tensor:
         size = self.covariance.diagonal(dim1=1, dim2=2).sqrt()
-        values, vectors = torch.linalg.eigh(self.covariance / (size[..., None] * size[:, None]))
+        values, vectors = torch.linalg.eigh(torch.nan_to_num(self.covariance / (size[..., None] * size[:, None])))
         noise = torch.randn(runs, *centre.shape[1:], generator=generator, dtype=centre.dtype).to(centre.device)
         return centre + size * torch.einsum("bij,bj,rbj->rbi", vectors, values.clamp(min=0).sqrt(), noise)
 
@@ -216,10 +216,7 @@ MATCH = 1e3
 def _refined(rhs, names, problem: Shooting, x: Tensor, t: Tensor, substeps: int, rescale: bool) -> Refined:
     p, d = len(names), len(rhs)
     residuals, jacobian = replace(problem, match=MATCH)(x)
-    normal = jacobian.mT @ jacobian
-    size = normal.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()
-    scaled = normal / (size[..., None] * size[:, None]) + 1e-13 * torch.eye(x.shape[1]).to(x)
-    covariance = torch.linalg.pinv(torch.nan_to_num(scaled), hermitian=True) / (size[..., None] * size[:, None])
+    covariance = _inverse(jacobian.mT @ jacobian)
     misfit, samples = residuals[:, : residuals.shape[1] - p].square().sum(1), t.numel() * d
     sigma = problem.sigma
     if rescale:
@@ -229,3 +226,12 @@ def _refined(rhs, names, problem: Shooting, x: Tensor, t: Tensor, substeps: int,
     covariance = covariance[:, : p + d, : p + d]
     initial = x[:, p : p + d]
     return Refined(rhs, names, x[:, :p], initial, covariance, misfit, sigma, samples, float(t[0]), step)
+
+
+def _inverse(normal: Tensor) -> Tensor:
+    """Pseudo-inverses ``(B, n, n)`` by way of unit diagonals; nan where a matrix is not finite."""
+    size = normal.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()
+    scale, eye = size[..., None] * size[:, None], torch.eye(normal.shape[-1]).to(normal)
+    scaled = normal / scale + 1e-13 * eye
+    good = scaled.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    return torch.where(good, torch.linalg.pinv(torch.where(good, scaled, eye), hermitian=True) / scale, torch.nan)

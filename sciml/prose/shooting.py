@@ -142,4 +142,4 @@ def _step(r: Tensor, j: Tensor, damping: Tensor) -> Tensor:
     diagonal = normal.diagonal(dim1=1, dim2=2)
     floor = (1e-14 * diagonal.amax(1, keepdim=True)).clamp(min=1e-30)
     matrix = normal + torch.diag_embed(damping * diagonal + floor)
-    return torch.linalg.solve(matrix, (j.mT @ r[..., None]))[..., 0]
+    return torch.linalg.solve_ex(matrix, j.mT @ r[..., None]).result[..., 0]  # nan, and refused, where singular
