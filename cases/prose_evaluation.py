@@ -1,4 +1,4 @@
-"""What the ODE case measures: errors of prediction and of equations, of equations that are integrated, sweeps, latency."""
+"""What the ODE case measures: errors of values, of equations, and of equations that are integrated; latency."""
 
 from __future__ import annotations
 
@@ -87,6 +87,11 @@ class Tests:
 
     def family(self, f: int) -> Tests:
         return self.select(torch.nonzero(self.families == f).flatten())
+
+    def repeated(self, others: Sequence[Tests]) -> Tests:
+        """The same runs with the noise of each of these, one set after the other."""
+        rows = torch.arange(len(self.noisy)).repeat(len(others))
+        return replace(self.select(rows), noisy=torch.cat([t.noisy for t in others]))
 
     def with_noise(self, level: float, seed: int) -> Tests:
         """With other noise."""
@@ -178,8 +183,8 @@ def stacked(rows) -> Tensor:
 
 # -- equations that are integrated -----------------------------------------------------------------------------------
 class Forecast(NamedTuple):
-    """Of the windows of one family: values ``(N, times, D)``, the equations they come from, and fits, where there are any;
-    processor time for one window."""
+    """Of the windows of one family: values ``(N, times, D)``, the equations they come from and fits, where there are,
+    and processor time for one window."""
 
     values: Tensor
     equations: list[tuple[Expr, ...] | None] | None
@@ -196,7 +201,7 @@ def forecasts(model: Model, tests: Tests, beams: int, twin: Model | None = None)
         "mean of the window": Forecast(constant_mean(window, n), None, 0.0),
     }
     if twin is not None:
-        out["twin"] = timed(tests, lambda: Forecast(predicted(twin, tests, NONE)[..., :dim], None, 0.0))
+        out["twin"] = of_network(twin, tests, NONE)
     for guess, name in ((SKELETON, "skeleton"), (NONE, "none")):
         out[f"network, {name}"] = timed(
             tests, lambda g=guess: Forecast(predicted(model, tests, g)[..., :dim], None, 0.0)
@@ -226,6 +231,11 @@ def timed(tests: Tests, make: Callable[[], Forecast]) -> Forecast:
     started = time.process_time()
     made = make()
     return made._replace(seconds=(time.process_time() - started) / len(tests.window))
+
+
+def of_network(model: Model, tests: Tests, guess: int) -> Forecast:
+    """The values that it predicts."""
+    return timed(tests, lambda: Forecast(predicted(model, tests, guess)[..., : int(tests.dims[0])], None, 0.0))
 
 
 def of_written(model: Model, tests: Tests, guess: int, name: str, beams: int) -> dict[str, Forecast]:
@@ -310,14 +320,10 @@ def errors_of(who: Mapping[str, tuple[Model, int]], tests: Tests, seen: int | No
     return torch.stack([tests.mean(relative_error(predicted(m, tests, g, seen), tests.truth)) for m, g in who.values()])
 
 
-def expressions_of(model: Model, tests: Tests) -> tuple[Tensor, Tensor]:
-    """Greedy within the grammar: mean error of expressions ``(2, families)``, told the skeleton and nothing; and share of
-    those that are valid when written without the grammar."""
-    errors, valid = [], []
-    for guess in (SKELETON, NONE):
-        errors.append(tests.mean(judged(written(model, tests, guess), tests).error))
-        valid.append(tests.mean(judged(written(model, tests, guess, constrained=False), tests).valid))
-    return torch.stack(errors), torch.stack(valid)
+def expressions_of(model: Model, tests: Tests) -> Expressions:
+    """Told the skeleton and nothing: marks ``(2, N)`` of equations written greedily without the grammar."""
+    marks = [judged(written(model, tests, guess, constrained=False), tests) for guess in (SKELETON, NONE)]
+    return Expressions(*(torch.stack(m) for m in zip(*marks, strict=True)))
 
 
 def latency(model: Model, tests: Tests, batches: Sequence[int], repeats: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sciml.equation.expression import Apply, Expr, Number, canonical
 from sciml.plot import pyplot
 from sciml.prose.ordinary import SENSITIVITY
+from sciml.prose.scoring import limited, relative_error
 
 BARS = {
     "network, none": "C0", "decoded, none": "C1", "refined, none": "C3", "right terms, refined": "C2",
@@ -29,7 +30,7 @@ def flagged(name: str) -> str:
 def errors(ds: xr.Dataset):
     """Medians by family: prediction by the network, equations integrated, refined, and SINDy's."""
     families = ds["family"].values
-    figure, ax = pyplot().subplots(figsize=(3 + 0.75 * len(families), 4.4), layout="constrained")
+    figure, ax = pyplot().subplots(figsize=(max(8, 3 + 0.75 * len(families)), 4.4), layout="constrained")
     width, x = 0.8 / len(BARS), np.arange(len(families))
     for i, (method, colour) in enumerate(BARS.items()):
         values = 100 * ds["integrated_median"].sel(forecast=method).values
@@ -44,27 +45,28 @@ def errors(ds: xr.Dataset):
 
 
 class Shown(NamedTuple):
-    """A window of a family with what was made of it without a guess; all values ``(T, D)``."""
+    """A window of a family with what was made of it without a guess; values ``(T, D)``, the fit at all times."""
 
     name: str
     t: Tensor
     truth: Tensor
     window: Tensor
     predicted: Tensor
-    refined: Tensor
-    spread: Tensor
+    fit: tuple[Tensor, Tensor] | None
     equation: tuple[Expr, ...] | None
+    error: float
 
     @classmethod
     def of(cls, name: str, tests: Tests, found: Mapping[str, Forecast], runs: int = 60) -> Shown:
         dim = int(tests.dims[0])
-        fit = (found["refined, none"].fits or [None])[0]
-        values, spread = found["refined, none"].values[0], torch.zeros(len(tests.times), dim)
-        if fit is not None:
-            spread = fit.predict(tests.times, runs, torch.Generator().manual_seed(0))[1][0]
-        equation = None if fit is None else fit.written()
         truth, window = tests.runs.u[0, :, :dim], tests.window[0, :, :dim]
-        return cls(name, tests.runs.t, truth, window, found["network, none"].values[0], values, spread, equation)
+        predicted, fits = found["network, none"].values[0], found["refined, none"].fits
+        error = float(limited(relative_error(found["refined, none"].values[:1], tests.truth[:1, :, :dim])))
+        best = fits[0] if fits else None
+        if best is None:
+            return cls(name, tests.runs.t, truth, window, predicted, None, None, error)
+        values, spread = best.predict(tests.runs.t, runs, torch.Generator().manual_seed(0))
+        return cls(name, tests.runs.t, truth, window, predicted, (values[0], spread[0]), best.written(), error)
 
 
 def trajectories(cases: Sequence[Shown]):
@@ -91,20 +93,21 @@ STYLES = {
 
 
 def panel(ax, one: Shown) -> None:
-    points = len(one.window)
-    t, later = one.t.numpy(), one.t[points:].numpy()
-    size = float(one.truth.abs().max())
+    """A colour for each component."""
+    points, t, size = len(one.window), one.t.numpy(), float(one.truth.abs().max())
     for i in range(one.truth.shape[1]):
-        colour = f"C{i}"
-        ax.plot(t, one.truth[:, i], **STYLES["truth"] | {"color": colour}, zorder=1)
-        ax.plot(t[:points], one.window[:, i], **STYLES["noisy window"] | {"color": colour}, zorder=2)
-        ax.plot(later, one.predicted[:, i], **STYLES["network, nothing told"] | {"color": colour}, zorder=3)
-        middle, spread = (np.clip(v[:, i].numpy(), -9 * size, 9 * size) for v in (one.refined, one.spread))
-        ax.plot(later, middle, **STYLES["refined equation, 68 %"] | {"color": colour}, zorder=4)
-        ax.fill_between(later, middle - spread, middle + spread, color=colour, alpha=0.25, lw=0, zorder=0)
+        style = {name: options | {"color": f"C{i}"} for name, options in STYLES.items()}
+        ax.plot(t, one.truth[:, i], **style["truth"], zorder=1)
+        ax.plot(t[:points], one.window[:, i], **style["noisy window"], zorder=2)
+        ax.plot(t[points:], one.predicted[:, i], **style["network, nothing told"], zorder=3)
+        if one.fit is not None:
+            middle, spread = (np.clip(np.nan_to_num(v[:, i].numpy(), nan=9e9), -9 * size, 9 * size) for v in one.fit)
+            ax.plot(t, middle, **style["refined equation, 68 %"], zorder=4)
+            ax.fill_between(t, middle - spread, middle + spread, color=f"C{i}", alpha=0.25, lw=0, zorder=0)
     ax.axvline(t[points - 1], color="k", lw=0.6, ls=":")
     ax.set(ylim=np.array([-0.1, 0.1]) * size + limits(one.truth), xlim=(0, float(t[-1])))
-    ax.set_title(f"{flagged(one.name)}\n" + text(one.equation), fontsize=8, loc="left")
+    error = f"error {100 * one.error:.2g} %" if one.error < 1 else "no forecast"
+    ax.set_title(f"{flagged(one.name)}, {error}\n{text(one.equation)}", fontsize=8, loc="left")
 
 
 def limits(truth: Tensor) -> np.ndarray:

@@ -41,15 +41,22 @@ def swept(model: Model, twin: Model | None, tests: Tests, fits: int, beams: int,
                      for w in WIDER[1:])]  # fmt: skip
     out = {
         "noise_error": stacked([errors_of(who, t) for t in noisy]),
-        "noise_expression": stacked([expressions_of(model, t)[0] for t in noisy]),
+        "noise_expression": noise_expressions(model, tests, noisy),
         "seen_error": stacked([errors_of(who, tests, n) for n in SEEN]),
         "spread_error": stacked([errors_of(who, t) for t in wide]),
     }
-    expressions = [expressions_of(model, t) for t in wide]
-    out["spread_expression"], out["spread_valid"] = (stacked([e[i] for e in expressions]) for i in (0, 1))
+    marks = [(t, expressions_of(model, t)) for t in wide]
+    out["spread_expression"] = stacked([[t.mean(e) for e in m.error] for t, m in marks])
+    out["spread_valid"] = stacked([[t.mean(v) for v in m.valid] for t, m in marks])
     if fits:
         out["noise_fitted"] = stacked([fitted_errors(model, t.first(fits), beams) for t in noisy])
     return out
+
+
+def noise_expressions(model: Model, tests: Tests, noisy: Sequence[Tests]) -> torch.Tensor:
+    """Mean errors of expressions ``(noise, told, families)``; all are written together."""
+    errors = expressions_of(model, tests.repeated(noisy)).error.unflatten(1, (len(noisy), -1))
+    return stacked([[tests.mean(e) for e in level] for level in errors.transpose(0, 1)])
 
 
 def fitted_errors(model: Model, tests: Tests, beams: int) -> torch.Tensor:
@@ -65,7 +72,7 @@ def dataset(
 ) -> xr.Dataset:  # fmt: skip
     """Everything that was measured; ``found`` has the marks of all methods, family by family."""
     names = tests.runs.names
-    methods = list(found[0])
+    methods, who = list(found[0]), ["skeleton", "none", "twin"][: sweeps["noise_error"].shape[1]]
     writers = [m for m in methods if found[0][m].right is not None]
     of_methods = ("forecast", "family")
 
@@ -80,7 +87,7 @@ def dataset(
         "integrated": (of_methods, of(methods, lambda m: m.errors.mean()), LIMITED + "mean"),
         "integrated_median": (of_methods, of(methods, lambda m: m.errors.median()), LIMITED + "median"),
         "right": (("writer", "family"), of(writers, lambda m: m.right), "share of equations with the right terms"),
-        "coefficients": (("writer", "family"), of(writers, lambda m: m.coefficients), "relative error of numbers, at most 1"),
+        "coefficients": (("writer", "family"), of(writers, lambda m: m.coefficients), OF_NUMBERS),
         "seconds": (of_methods, of(methods, lambda m: m.seconds), "processor time for one window"),
         "latency": (("task", "batch"), seconds, "time for one window, median"),
         "lyapunov": ("family", [SENSITIVITY[n].exponent for n in names], "largest Lyapunov exponent at the centre"),
@@ -101,7 +108,7 @@ def dataset(
     coords = {
         "guess": list(GUESSES), "target": ["clean", "noisy"], "until": list(UNTIL), "family": list(names),
         "form": ["raw", "grammar"], "forecast": methods, "writer": writers, "task": ["predict", "write"],
-        "batch": list(BATCHES), "noise": list(NOISES), "reader": ["skeleton", "none", "twin"][: sweeps["noise_error"].shape[1]], "told": list(TOLD), "seen": list(SEEN),
+        "batch": list(BATCHES), "noise": list(NOISES), "reader": who, "told": list(TOLD), "seen": list(SEEN),
         "spread": list(WIDER), "fitted": list(FITTED),
     }  # fmt: skip
     units = {"seconds": "s", "latency": "s"}
@@ -114,5 +121,6 @@ def dataset(
     return xr.Dataset(variables, axes, attrs)
 
 
+OF_NUMBERS = "relative error of numbers, mean, at most 1 for each"
 OF_VALID = "relative error of right-hand sides of valid equations (1 where there are none), "
 LIMITED = "relative error in [2, 6], at most 1, "

@@ -14,7 +14,10 @@ import pytest
 from tests import ROOT
 
 FOLDER = ROOT / "cases"
-HELPERS = ("common", "elastic", "elements", "methods", "neural", "neural_pictures", "operators")
+HELPERS = (
+    "common", "elastic", "elements", "methods", "neural", "neural_pictures", "operators",
+    "prose_evaluation", "prose_pictures", "prose_table", "prose_training",
+)  # fmt: skip
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
@@ -34,6 +37,8 @@ SHORT = {
     "insr_turbulence": "--width 6 --depth 2 --iterations 20 --end 0.1",
     "insr_teng": "--problem burgers --width 6 --depth 2 --iterations 20 --end 0.5",
     "insr_elastic": "--width 6 --steps 2",
+    "prose_ode": "--train --families thomas --equations 8 --conditions 2 --updates 3 --batch 4 "
+    "--windows 2 --beams 1",
     "insr_sphere": "--width 4 --iterations 30 --days 0.2",
 }
 NEURAL = "fields.nc state.safetensors error.png fields.png summary.json"
@@ -49,6 +54,7 @@ PROMISED = {
     "mgno_qg": "skill.nc climate.nc skill.png spectra.png maps.png energy.png mgno.safetensors mgno.csv mgno.png "
     "unet.safetensors summary.json",
     "mgno_darcy": "scores.nc error.png fields.png mgno.safetensors mgno.csv mgno.png summary.json",
+    "prose_ode": "table.nc errors.png trajectories.png sweeps.png model.safetensors training.csv summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }
 QG = SHORT["qg_two_layer"].split()

@@ -1,4 +1,4 @@
-"""From what the network writes to fitted equations: the candidates of many windows, the best of each after refinement."""
+"""From what the network writes to fitted equations: candidates of many windows, the best of each after refinement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def candidates(written: Sequence[Written], dim: int) -> list[System]:
 
 
 def best_fits(choices: Sequence[Sequence[System]], t: Tensor, u: Tensor, **options) -> list[Refined | None]:
-    """The fit of lowest :func:`~sciml.prose.rank.information` to each window of u ``(B, n, D)``, None without candidates.
+    """The fit of lowest :func:`~sciml.prose.rank.information` to each window of u ``(B, n, D)``; None without any.
 
     All candidates of all windows are fitted, those of one structure together; ``options`` are those of
     :func:`~sciml.prose.refine.fit`. The size of the noise is estimated once for each window
