@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -49,6 +49,8 @@ class Training(Common):
     """Noise of what is seen, as a factor of the norm."""
     bfloat16: bool = True
     """Compute in bfloat16 where that is exact enough."""
+    capture: bool = True
+    """On a GPU, replay each update as one CUDA graph."""
     resume: bool = False
     """Go on with an interrupted training in --out."""
 
@@ -85,28 +87,25 @@ def train(o: Training, out: Path, model: Model, course: Course, updates: int, **
         with log.open("a") as file:
             file.write(f"{update},{loss:.6g},{time.monotonic() - started:.1f}\n")
 
-    limit = None if o.minutes is None else 60 * o.minutes
-    every = 500 if limit else max(1, min(500, updates // 20))
+    began: list[float] = []
+
+    def done(update: int) -> float:
+        """Which part of the time given is over."""
+        began.append(time.monotonic())
+        return (began[-1] - began[0]) / (60 * (o.minutes or 1.0))
+
+    limit = o.minutes is not None
+    every = 200 if limit else max(1, min(500, updates // 20))
     averaged = fit(
-        net, teaching, updates if limit is None else 10**7, lr=o.lr, warm_up=min(500, max(1, updates // 10)),
+        net, teaching, 10**7 if limit else updates, lr=o.lr, warm_up=min(500, max(1, updates // 10)),
         weight_decay=1e-4, average=0.998, checkpoint=checkpoint, every=every, log=note,
-        optimiser=OPTIMISERS[o.optimiser], done=limit and clock(limit),
+        optimiser=OPTIMISERS[o.optimiser], done=done if limit else None,
+        captured=course.u.is_cuda and o.capture,
     )  # fmt: skip
     net.load_state_dict(averaged)
     net.eval()
-    model = replace(model, about={**model.about, **about, "symbols": o.symbols, "noise": o.noise, "seed": o.seed})
+    model = replace(model, about={**model.about, **about, "symbols": o.symbols, "noise": o.noise, "seed": o.seed,
+                                  "updates": len(began) - 1 if limit else updates, "batch": o.batch})
     model.save(o.weights or out / "model.safetensors")
     checkpoint.unlink(missing_ok=True)
     return model
-
-
-def clock(limit: float) -> Callable[[int], float]:
-    """The part of ``limit`` seconds that is over, from the first call on."""
-    started: list[float] = []
-
-    def done(update: int) -> float:
-        if not started:
-            started.append(time.monotonic())
-        return (time.monotonic() - started[0]) / limit
-
-    return done

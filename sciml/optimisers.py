@@ -13,6 +13,14 @@ def adamw(net: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimiz
     return torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.999), weight_decay=weight_decay)
 
 
+def with_tensor_rates(method: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser with learning rates on the GPU, which a captured update (``sciml/capture.py``) reads there."""
+    for group in method.param_groups:
+        device = group["params"][0].device
+        group["lr"], group["capturable"] = torch.tensor(float(group["lr"]), device=device), True
+    return method
+
+
 def muon(net: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """:class:`Muon` for the matrices of all linear layers but the last, AdamW for the rest."""
     linear = [m.weight for m in net.modules() if isinstance(m, nn.Linear)][:-1]
@@ -45,12 +53,15 @@ class Muon(torch.optim.AdamW):
                 shapes.setdefault(p.shape, []).append(p)
         for shape, same in shapes.items():
             grads = [p.grad for p in same if p.grad is not None]
-            momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in same]
+            for p in same:
+                if "momentum" not in self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            momenta = [self.state[p]["momentum"] for p in same]
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
             nesterov = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
-            change = orthogonal(nesterov) * (0.2 * max(shape) ** 0.5)
+            change = orthogonal(nesterov).to(same[0].dtype) * (-0.2 * max(shape) ** 0.5 * group["lr"])
             torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(same, list(change.to(same[0].dtype)), alpha=-group["lr"])
+            torch._foreach_add_(same, list(change))
             for p in same:
                 p.grad = None  # AdamW passes over it
 

@@ -8,7 +8,6 @@ every number is the placeholder, says nothing about them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,10 @@ PAD, BOS, EOS, SEPARATOR, PLACEHOLDER = "PAD", "BOS", "EOS", "|", "?"
 SPECIAL = (PAD, BOS, EOS, SEPARATOR, PLACEHOLDER)
 SIGNS = ("+", "-")
 MANTISSAS = ("N000", *(f"N{i}" for i in range(100, 1000)))
-EXPONENTS = tuple(f"E{i}" for i in range(-10, 11))
+LARGEST = 20
+EXPONENTS = tuple(f"E{i}" for i in range(-LARGEST, LARGEST + 1))
+"""Twice as far as PROSE's, as coefficients in SI units ask for."""
+TOO_LARGE = 9.995e22
 INTEGERS = tuple(str(i) for i in range(-10, 11))
 POWERS = {"pow2": 2.0, "pow3": 3.0, "inv": -1.0}
 """Unary operators that stand for common exponents."""
@@ -68,17 +70,17 @@ class Vocabulary:
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
 def number_tokens(value: float) -> list[str]:
-    """One token for a small integer, three for any other number, rounded to three digits; below 1e-8 it is zero.
+    """One token for a small integer, three for any other number, rounded to three digits; below 1e-18 it is zero.
 
-    Raises ``ValueError`` beyond 9.99e12.
+    Raises ``ValueError`` beyond 9.99e22.
     """
     if value == int(value) and abs(value) <= 10:
         return [str(int(value))]
     digits, _, power = f"{abs(value):.2e}".partition("e")
     exponent = int(power) - 2
-    if exponent > 10:
-        raise ValueError(f"{value} is too large for the tokens of numbers, which end at 9.99e12; rescale the equation")
-    if exponent < -10:
+    if abs(value) >= TOO_LARGE:
+        raise ValueError(f"{value} is too large for the tokens of numbers, which end at 9.99e22; rescale the equation")
+    if exponent < -LARGEST:
         return ["+", "N000", "E0"]
     return ["+" if value > 0 else "-", f"N{digits.replace('.', '')}", f"E{exponent}"]
 
@@ -204,8 +206,36 @@ def _read(stream: Iterator[str], fields: Sequence[str], names: Iterator[Param]) 
 def representable(e: Expr) -> bool:
     """Whether all numbers of an expression survive being written."""
     if isinstance(e, Number):
-        own = number_tokens(e.value) if abs(e.value) < 1e13 else ["0"]
-        return math.isclose(float(own[0]) if len(own) == 1 else number_of(*own), e.value, rel_tol=1e-15)
+        if abs(e.value) >= TOO_LARGE:
+            return False
+        own = number_tokens(e.value)
+        return (float(own[0]) if len(own) == 1 else number_of(*own)) == e.value
     return not isinstance(e, Apply) or all(representable(a) for a in e.args)
 
 
+def from_sympy(e) -> Expr:
+    """The expression of what :func:`~sciml.equation.expression.to_sympy` makes, up to the order of ``dx`` and ``dy``.
+
+    Raises ``ValueError`` for what is not part of the language.
+    """
+    import sympy as sp
+
+    if e.is_number:
+        return Number(float(e))
+    if isinstance(e, sp.Symbol):
+        return Coord(e.name) if e.name in COORDINATES else Param(e.name)
+    if isinstance(e, sp.Derivative):
+        inner = from_sympy(e.expr)
+        for variable, times in e.variable_count:
+            for _ in range(int(times)):
+                inner = canonical(Apply(f"d{variable}", (inner,)))
+        return inner
+    ops = {sp.Add: "add", sp.Mul: "mul", sp.Pow: "pow", sp.sin: "sin", sp.cos: "cos", sp.exp: "exp", sp.tanh: "tanh"}
+    for kind, op in ops.items():
+        if isinstance(e, kind):
+            return canonical(Apply(op, tuple(from_sympy(a) for a in e.args)))
+    if e.func.__name__ == "mean_x":
+        return canonical(Apply("mean_x", (from_sympy(e.args[0]),)))
+    if isinstance(e, sp.Function) and all(isinstance(a, sp.Symbol) for a in e.args):
+        return Field(e.func.__name__)
+    raise ValueError(f"{e} is not part of the language")

@@ -12,7 +12,7 @@ shows beyond the wavenumbers that the flow has; without noise G = 1 and frames a
 from noisy frames would find too much or too little viscosity instead. Gauss-Newton with the damping of Levenberg and
 Marquardt (Nocedal & Wright 2006, section 10.3), derivatives by finite differences in the batch axis.
 :math:`\epsilon^2 v` is a floor relative to the change from frame to frame, below which rounded coefficients show. Terms
-are compared by the criterion of Schwarz (1978), Ann. Statist. 6, 461.
+are compared by the criterion of Schwarz (1978), Ann. Statist. 6, 461, with a stricter penalty.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sciml.equation.expression import Apply, Expr, Number, Param, leaves, parts, wrap
 from sciml.grid import Grid
-from sciml.prose.flow_data import STEPS_PER_DAY, record
+from sciml.prose.flow_data import daily_steps, record
 from sciml.prose.flow_solver import coefficient_function, flow_solver, tabulated
 from sciml.prose.flows import TERMS, Written, layers_of, parameters, split, structure, three_digits
 from sciml.prose.system import substituted
@@ -37,6 +37,8 @@ SCALES = {"F": 4.0, "F1": 4.0, "F2": 2.0, "beta": 0.5, "U": 0.2, "r": 0.05, "s":
 LEAST = {"F": -0.5, "F1": 0.05, "F2": 0.05}
 """Bounds below which psi would not follow from q."""
 LEAST_GAIN = 0.15
+PENALTY = 2.0
+"""How many times Schwarz's penalty a parameter costs: innovations are not quite white, which lets needless terms in."""
 STEP = 1e-5
 """Finite difference, in units of :data:`SCALES`."""
 FLOORS = (0.1, 0.01, 2e-3)
@@ -44,7 +46,7 @@ FLOORS = (0.1, 0.01, 2e-3)
 
 
 @dataclass(frozen=True)
-class Refined:
+class RefinedFlow:
     """A flow whose coefficients were fitted."""
 
     expressions: Written
@@ -55,7 +57,8 @@ class Refined:
     misfit: float
     """rms error of the step from frame to frame, over the rms change from frame to frame"""
     bic: float
-    """twice the negative logarithm of the likelihood, plus the logarithm of the number of data for every parameter"""
+    """twice the negative logarithm of the likelihood, and for every parameter :data:`PENALTY` times the logarithm of
+    the number of data"""
     state: Tensor
     """estimate of the last frame, of less noise than the frame itself, ``(layers, n, n)``"""
 
@@ -101,10 +104,11 @@ class _Window:
     def with_gain(self, variance: Tensor) -> _Window:
         """The window with the gains that innovations of this variance ask for."""
         gain = (1 - self.noise / variance.clamp(min=1e-300)).clamp(LEAST_GAIN, 1.0)
+        gain = torch.where(gain > 1 - 1e-6, 1.0, gain)
         return replace(self, gain=gain[:, self.shell])
 
 
-def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int) -> _Window:
+def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int | None) -> _Window:
     grid, frames = Grid(frames.shape[-1], device=str(frames.device)), frames.double()
     psi, weight = grid.fft(frames), grid.weight.expand(grid.modes).clone()
     outside = (frames - grid.ifft(psi)).square().mean((0, 2, 3)) / (frames[0, 0].numel() - weight.sum())
@@ -112,7 +116,7 @@ def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int
     _, shell = torch.unique(grid.K2.sqrt().round(), return_inverse=True)
     count = torch.zeros(int(shell.max()) + 1, dtype=torch.float64, device=grid.device)
     count = count.index_add(0, shell.reshape(-1), weight.reshape(-1)).clamp(min=1)
-    none, steps = torch.zeros_like(count), math.ceil(every * steps_per_day)
+    none, steps = torch.zeros_like(count), math.ceil(every * (steps_per_day or daily_steps(grid)))
     made = _Window(grid, eta, every, steps, psi, shell, count, outside[:, None], none, none)
     change = made.variance(made.weighted(psi[1:] - psi[:-1]), 0.0) + 1e-10 * psi.abs().square().amax()
     return replace(made, change=change).with_gain(change)
@@ -121,8 +125,8 @@ def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int
 # -- fit -------------------------------------------------------------------------------------------------------------
 def fit_flow(
     form: Sequence[Expr], frames: Tensor, eta: Tensor | None = None, *, start: Mapping[str, float] = {},
-    every: float = 1.0, steps_per_day: int = STEPS_PER_DAY, iterations: int = 20,
-) -> Refined:  # fmt: skip
+    every: float = 1.0, steps_per_day: int | None = None, iterations: int = 20,
+) -> RefinedFlow:  # fmt: skip
     """Coefficients of a flow in parameters (:func:`~sciml.prose.flows.structure`, :func:`form_of`).
 
     Parameters
@@ -140,7 +144,7 @@ def fit_flow(
 
 def _fitted(
     form: Written, window: _Window, start: Mapping[str, float] = {}, iterations: int = 20, filtering: bool = True
-) -> tuple[Refined, _Window]:
+) -> tuple[RefinedFlow, _Window]:
     """The fit, and the window with the gains that it ends with."""
     names = sorted(set().union(*(leaves(e, Param) for e in form)))
     columns = [
@@ -149,13 +153,15 @@ def _fitted(
     ]
     scale, low, p = torch.tensor(columns, dtype=torch.float64, device=window.grid.device).view(-1, 3).unbind(1)
     model = _Model(form, names, scale, low, window)
-    for floor in FLOORS[-1:] if start else FLOORS:
-        fit = _minimised(model, p, floor, iterations)
-        p = fit.p
-        if filtering and bool((window.gain < 1 - 1e-6).any()):
-            model = replace(model, window=model.window.with_gain(window.variance(fit.error, 0.0)))
-            fit = _minimised(model, p, floor, iterations)
-            p = fit.p
+    if not start:
+        model = replace(model, window=replace(window, gain=torch.ones_like(window.gain)))
+        for floor in FLOORS[:-1]:
+            p = _minimised(model, p, floor, iterations).p
+        model = replace(model, window=window)
+    fit = _minimised(model, p, FLOORS[-1], iterations)
+    if filtering and bool((window.gain < 1).any()):
+        model = replace(model, window=window.with_gain(window.variance(fit.error, 0.0)))
+        fit = _minimised(model, fit.p, FLOORS[-1], iterations)
     return _summary(model, fit), model.window
 
 
@@ -244,7 +250,7 @@ def _normal(fit: _Fit, window: _Window, floor: float) -> tuple[Tensor, Tensor]:
     return J @ J.T, J @ r
 
 
-def _summary(model: _Model, fit: _Fit) -> Refined:
+def _summary(model: _Model, fit: _Fit) -> RefinedFlow:
     window, names = model.window, model.names
     A, _ = _normal(fit, window, FLOORS[-1])
     spread = model.scale * torch.linalg.pinv(A, hermitian=True).diagonal().clamp(min=0).sqrt() if names else fit.p
@@ -252,39 +258,44 @@ def _summary(model: _Model, fit: _Fit) -> Refined:
     change = window.weighted(window.psi[1:] - window.psi[:-1])
     misfit = float(fit.error.abs().square().sum().sqrt() / change.abs().square().sum().sqrt())
     written = tuple(three_digits(substituted(e, values)) for e in model.form)
-    bic = window.cost(fit.error, FLOORS[-1]) + len(names) * math.log(window.data)
-    return Refined(written, values, spread, misfit, bic, window.grid.ifft(fit.state))
+    bic = window.cost(fit.error, FLOORS[-1]) + PENALTY * len(names) * math.log(window.data)
+    return RefinedFlow(written, values, spread, misfit, bic, window.grid.ifft(fit.state))
 
 
 # -- structures ------------------------------------------------------------------------------------------------------
 def form_of(expressions: Sequence[Expr]) -> tuple[Written, dict[str, float]]:
     """A written flow with parameters ``c0, c1, ...`` for its coefficients (equal sizes share one), and their values.
 
-    The advection keeps its coefficient, and so do numbers inside of functions such as the 2 of ``cos(2*y)``.
+    The advection and the Laplacian in q keep theirs, and so do numbers inside of functions, as the 2 of ``cos(2*y)``.
+    Start :func:`fit_flow` from these values. Raises ``ValueError`` for flows that have parameters.
     """
     names: dict[float, str] = {}
 
-    def named(term: Expr) -> Expr:
+    def named(row: int, term: Expr) -> Expr:
         coefficient, rest = split(term)
-        size = abs(coefficient.value) if isinstance(coefficient, Number) else 1.0
-        if size == 1 or (isinstance(rest, Apply) and rest.op == "J" and leaves(rest) & {"q1", "q2"}):
+        if not isinstance(coefficient, Number):
+            raise ValueError(f"the term {term} has parameters already; a written flow has numbers only")
+        if isinstance(rest, Apply) and rest.op == ("J" if row < layers else "lap") and "eta" not in leaves(rest):
             return term
-        name = names.setdefault(size, f"c{len(names)}")
-        return (1 if coefficient.value > 0 else -1) * Param(name) * rest  # type: ignore[union-attr]
+        name = names.setdefault(abs(coefficient.value), f"c{len(names)}")
+        return math.copysign(1, coefficient.value) * Param(name) * rest
 
-    form = tuple(wrap(sum(map(named, parts(e, "add")), Number(0.0))) for e in expressions)
-    return form, {name: size for size, name in names.items()}
+    layers = layers_of(expressions)
+    rows = [[named(row, term) for term in parts(e, "add")] for row, e in enumerate(expressions)]
+    return tuple(wrap(sum(row, Number(0.0))) for row in rows), {name: size for size, name in names.items()}
 
 
-def rank_flows(forms: Iterable[Sequence[Expr]], frames: Tensor, eta: Tensor | None = None, **options) -> list[Refined]:
-    """Fits of several structures (options of :func:`fit_flow`), the best by :attr:`Refined.bic` first."""
+def rank_flows(
+    forms: Iterable[Sequence[Expr]], frames: Tensor, eta: Tensor | None = None, **options
+) -> list[RefinedFlow]:
+    """Fits of several structures (options of :func:`fit_flow`), the best by :attr:`RefinedFlow.bic` first."""
     return sorted((fit_flow(form, frames, eta, **options) for form in forms), key=lambda r: r.bic)
 
 
 def select_terms(
     frames: Tensor, eta: Tensor | None = None, *, candidates: Iterable[str] | None = None, every: float = 1.0,
-    steps_per_day: int = STEPS_PER_DAY,
-) -> tuple[frozenset[str], Refined]:  # fmt: skip
+    steps_per_day: int | None = None,
+) -> tuple[frozenset[str], RefinedFlow]:  # fmt: skip
     """Terms of a flow and its fit, without any guess: all candidates at first, then the least useful leaves.
 
     Of the fit with all terms that are left, the one with the smallest ratio of value to standard error is taken out
@@ -302,7 +313,7 @@ def select_terms(
         best, window = _fitted(structure(layers, terms), window, best.values)
 
 
-def _eliminated(terms: frozenset[str], best: Refined, window: _Window) -> tuple[frozenset[str], Refined]:
+def _eliminated(terms: frozenset[str], best: RefinedFlow, window: _Window) -> tuple[frozenset[str], RefinedFlow]:
     """Terms that are left, and their fit with the gains of the window."""
     layers = window.psi.shape[1]
     order = sorted(_removable(terms, layers), key=lambda term: _strength(term, layers, best))
@@ -318,14 +329,14 @@ def _removable(terms: frozenset[str], layers: int) -> list[str]:
     return [t for t in TERMS if t in terms and not (layers == 2 and t == "radius")]
 
 
-def _strength(term: str, layers: int, fit: Refined) -> float:
+def _strength(term: str, layers: int, fit: RefinedFlow) -> float:
     return min(abs(fit.values[p]) / max(fit.errors[p], 1e-300) for p in parameters(layers, term))
 
 
 # -- prediction ------------------------------------------------------------------------------------------------------
 def predict_flow(
     expressions: Sequence[Expr], frame: Tensor, frames: int, eta: Tensor | None = None, *, every: float = 1.0,
-    steps_per_day: int = STEPS_PER_DAY,
+    steps_per_day: int | None = None,
 ) -> Tensor:  # fmt: skip
     """The next ``frames`` streamfunctions after ``frame (layers, n, n)``, ``(frames, layers, n, n)``."""
     grid = Grid(frame.shape[-1], device=str(frame.device))

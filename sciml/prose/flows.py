@@ -203,7 +203,7 @@ class FlowFamily:
 
 RANGES = {
     "F": (1.0, 16.0), "F1": (2.0, 12.0), "F2": (0.25, 1.0), "beta": (0.1, 2.0), "U": (0.08, 0.3), "r": (0.01, 0.1),
-    "s": (0.03, 0.3), "kappa": (0.01, 0.1), "jet": (0.1, 0.4), "nu": (1e-3, 1e-2), "nu4": (1e-5, 1e-4),
+    "s": (0.03, 0.3), "kappa": (0.01, 0.1), "jet": (0.1, 0.4), "nu": (1e-3, 5e-3), "nu4": (1e-5, 1e-4),
     "h": (0.2, 1.5),
 }  # fmt: skip
 """Bounds of the parameters; F2 as a fraction of F1, jets as the speed that relaxation tends to."""

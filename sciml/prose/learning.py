@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sciml.nn.prose import Prose
 from sciml.prose.symbols import Symbols
@@ -102,13 +102,12 @@ class Teaching:
     weight : of the error of values (6 in arXiv 2309.16816, 5 in 2404.12355)
     symbolic : weight of the cross-entropy; 0 makes a network that predicts values only
     parts : share of the batch in each part
-    graphs : replay each part as a CUDA graph, as thousands of small kernels take longer to start than to run
     """
 
     def __init__(
         self, net: Prose, corpus: Corpus, *, batch: int = 64, guesses: Sequence[float] = (0.2, 0.2, 0.3, 0.3),
         weight: float = 6.0, symbolic: float = 1.0, parts: Sequence[float] = (0.7, 0.3), seed: int = 0,
-        bfloat16: bool = True, graphs: bool | None = None,
+        bfloat16: bool = True,
     ):  # fmt: skip
         if len(corpus) == 0:
             raise ValueError("there is nothing to learn from; generate data first")
@@ -117,8 +116,6 @@ class Teaching:
         self.device = corpus.symbols.written.device
         self.guesses = torch.tensor(guesses, device=self.device)
         self.parts = parts_of(corpus.symbols.lengths, batch, parts, net.config.length)
-        self.graphs = self.device.type == "cuda" if graphs is None else graphs
-        self.runs: list[nn.Module] = []
 
     def state(self) -> dict[str, Tensor]:
         return {}
@@ -127,49 +124,40 @@ class Teaching:
         pass
 
     def __call__(self, update: int) -> Tensor:
+        return self.evaluate(*self.prepare(update))
+
+    def prepare(self, update: int) -> tuple[Tensor, ...]:
+        """What the loss of an update depends on: samples sorted by the length of their equations, and tokens."""
         rank, ranks = share()
         generator = torch.Generator(self.device).manual_seed((self.seed << 32) + update * ranks + rank)
         indices = torch.randint(len(self.corpus), (self.batch,), generator=generator, device=self.device)
         samples, equation = self.corpus.draw(indices, generator)
         guess = torch.multinomial(self.guesses, self.batch, replacement=True, generator=generator)
         variant = torch.randint(1 << 20, (self.batch,), generator=generator, device=self.device)
-        order, losses = self.corpus.symbols.lengths[equation].argsort(), []
-        for i, (rows, (_, length)) in enumerate(zip(order.split([n for n, _ in self.parts]), self.parts, strict=True)):
-            own = Samples(*(s[rows] for s in samples))
-            told = self.corpus.symbols.told(equation[rows], guess[rows], variant[rows], length)
-            given, following = self.corpus.symbols.target(equation[rows], length)
-            run = self.run(i, (own.data, own.seen, told, own.queries, given))
-            losses.append(self.loss(*run(own.data, own.seen, told, own.queries, given), own, following) * len(rows))
-        return torch.stack(losses).sum() / self.batch
+        order, symbols, out = self.corpus.symbols.lengths[equation].argsort(), self.corpus.symbols, []
+        for rows, (_, length) in zip(order.split([n for n, _ in self.parts]), self.parts, strict=True):
+            told = symbols.told(equation[rows], guess[rows], variant[rows], length)
+            out += [*(s[rows] for s in samples), told, *symbols.target(equation[rows], length)]
+        return tuple(out)
 
-    def run(self, part: int, arguments: tuple[Tensor, ...]) -> nn.Module:
-        """The network for a part of the batch, captured at its first call where it is to be."""
-        if part == len(self.runs):
-            whole = Both(self.net, self.bfloat16, bool(self.symbolic))
-            if self.graphs:
-                whole = torch.cuda.make_graphed_callables(whole, arguments, allow_unused_input=True)
-            self.runs.append(whole)
-        return self.runs[part]
+    def evaluate(self, *tensors: Tensor) -> Tensor:
+        """The loss of what :meth:`prepare` gives."""
+        per, losses = len(tensors) // len(self.parts), []
+        for i, (n, _) in enumerate(self.parts):
+            *own, told, given, following = tensors[per * i : per * (i + 1)]
+            losses.append(n / self.batch * self.loss(Samples(*own), told, given, following))
+        return torch.stack(losses).sum()
 
-    def loss(self, values: Tensor, logits: Tensor, own: Samples, following: Tensor) -> Tensor:
+    def loss(self, own: Samples, told: Tensor, given: Tensor, following: Tensor) -> Tensor:
+        # the cache of weights in bfloat16 must not outlive what is captured
+        with torch.autocast(told.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=not told.is_cuda):
+            fused, mask = self.net.encode(own.data, own.seen, told)
+            values = self.net.values(fused, mask, own.queries).float()
+            logits = self.net.logits(fused, mask, given) if self.symbolic else None
         error = self.weight * relative_square(values * own.scale, own.answers).mean()
-        if not self.symbolic:
+        if logits is None:
             return error
         return error + self.symbolic * F.cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=0)
-
-
-class Both(nn.Module):
-    """Values and logits (values twice where no equation is wanted) under autocast."""
-
-    def __init__(self, net: Prose, bfloat16: bool, symbolic: bool):
-        super().__init__()
-        self.net, self.bfloat16, self.symbolic = net, bfloat16, symbolic
-
-    def forward(self, data: Tensor, seen: Tensor, told: Tensor, queries: Tensor, given: Tensor):
-        with torch.autocast(data.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=not data.is_cuda):
-            fused, mask = self.net.encode(data, seen, told)
-            values = self.net.values(fused, mask, queries).float()
-            return values, self.net.logits(fused, mask, given) if self.symbolic else values
 
 
 def parts_of(lengths: Tensor, batch: int, shares: Sequence[float], longest: int) -> list[tuple[int, int]]:

@@ -112,29 +112,32 @@ def sindy(
     support: Tensor | None = None,
     methods: Sequence[Differentiation] = METHODS,
     thresholds: Sequence[float] = THRESHOLDS,
+    held: float = 0.3,
     substeps: int = 4,
 ) -> tuple[tuple[Expr, ...], Tensor]:
     """Right-hand sides with numbers for the window u ``(n, D)`` at times t ``(n,)``, and the initial state ``(D,)``.
 
     Each equation may have all terms of the library, or those of ``support``, bool ``(T, D)``.
-    Sequentially thresholded least squares is run for all methods and thresholds; each model is integrated over the
-    window from the smoothed first sample, and that of the lowest misfit + (number of terms) ln N is returned, the
-    noise's size being that of :func:`~sciml.prose.smoothing.smoothed`. Raises ``ValueError`` where the window is not
-    finite or its shape is another, and where no model can be integrated.
+    Sequentially thresholded least squares is run for all methods and thresholds on all but the last ``held`` of it;
+    each model is integrated over all of it from the smoothed first sample, and the choice of the lowest
+    misfit + (number of terms) ln N is fitted to the whole window, the noise's size being that of
+    :func:`~sciml.prose.smoothing.smoothed`. Raises ``ValueError`` where the window is not finite or its shape is
+    another, and where no model can be integrated.
     """
     if u.ndim != 2 or len(u) != len(t) or not u.isfinite().all():
         raise ValueError(f"give finite samples ({len(t)}, D), one window; got {tuple(u.shape)}")
     t, u = t.double().cpu(), u.double().cpu()
     terms = tuple(library)
     allowed = torch.ones(len(terms), u.shape[1], dtype=torch.bool) if support is None else support
-    found = [xi for method in methods for xi in _sparse(terms, allowed, *method(t, u), thresholds)]
-    coefficients = torch.stack(found)
+    cut = len(t) - round(held * len(t))
+    found = [xi for method in methods for xi in _sparse(terms, allowed, *method(t[:cut], u[:cut]), thresholds)]
     smooth, sigma = smoothed(t, u)
-    score = _score(terms, coefficients, t, u, smooth[0], sigma, substeps)
+    score = _score(terms, torch.stack(found), t, u, smooth[0], sigma, substeps)
     best = int(score.argmin())
     if not score[best].isfinite():
         raise ValueError("no sparse model can be integrated over the window; use a smaller library")
-    return written(terms, coefficients[best]), smooth[0]
+    method, threshold = methods[best // len(thresholds)], thresholds[best % len(thresholds)]
+    return written(terms, _sparse(terms, allowed, *method(t, u), (threshold,))[0]), smooth[0]
 
 
 def written(terms: Sequence[Expr], coefficients: Tensor) -> tuple[Expr, ...]:
