@@ -94,7 +94,7 @@ class Tests:
         return replace(self.select(rows), noisy=torch.cat([t.noisy for t in others]))
 
     def with_noise(self, level: float, seed: int) -> Tests:
-        """With other noise."""
+        """With other noise, of this size relative to each trajectory."""
         return replace(self, noisy=with_noise(self.runs.u, level, torch.Generator().manual_seed(UNSEEN + seed)))
 
     def mean(self, values: Tensor) -> Tensor:
@@ -122,6 +122,7 @@ def unseen(model: Model, names: Sequence[str], windows: int, noise: float, sprea
 
 # -- the network -----------------------------------------------------------------------------------------------------
 def told(tests: Tests, guess: int) -> list[list[str]]:
+    """Tokens that the network is told of each window."""
     return tests.symbols.guesses(tests.runs.equation, guess)
 
 
@@ -136,6 +137,7 @@ def predicted(model: Model, tests: Tests, guess: int, seen: int | None = None) -
 
 
 def parts_of(model: Model, points: int) -> int:
+    """Tokens of so many points of a window."""
     return max(1, points * model.view.steps // model.view.points)
 
 
@@ -156,6 +158,7 @@ class Expressions(NamedTuple):
 
 
 def judged(found: Sequence[Sequence[Written]], tests: Tests) -> Expressions:
+    """The best equation of each window beside the true one."""
     marks = [judge(w[0].tokens, truth) for w, truth in zip(found, tests.equations, strict=True)]
     return Expressions(torch.tensor([float(m.valid) for m in marks]), torch.tensor([m.error for m in marks]))
 
@@ -203,10 +206,9 @@ def forecasts(model: Model, tests: Tests, beams: int, twin: Model | None = None)
     if twin is not None:
         out["twin"] = of_network(twin, tests, NONE)
     for guess, name in ((SKELETON, "skeleton"), (NONE, "none")):
-        out[f"network, {name}"] = timed(
-            tests, lambda g=guess: Forecast(predicted(model, tests, g)[..., :dim], None, 0.0)
-        )
+        out[f"network, {name}"] = of_network(model, tests, guess)
         out |= of_written(model, tests, guess, name, beams)
+    out["either, none"] = either(out["refined, none"], out["network, none"])
     return out | with_right_terms(tests) | {"SINDy, generic": timed(tests, lambda: by_sindy(tests, False))}
 
 
@@ -263,6 +265,13 @@ def refined(tests: Tests, choices: Sequence[Sequence[tuple[Expr, ...]]]) -> Fore
     return Forecast(run(tests, equations, start), equations, 0.0, fits)
 
 
+def either(fitted: Forecast, network: Forecast, bound: float = 2.0) -> Forecast:
+    """The refined equation where it explains its window by its reduced chi-square, elsewhere the network's values."""
+    good = torch.tensor([f is not None and bool(f.reduced[0] < bound) for f in fitted.fits or []])
+    values = torch.where(good[:, None, None], fitted.values, network.values.double())
+    return Forecast(values, None, fitted.seconds + network.seconds)
+
+
 def by_sindy(tests: Tests, right: bool) -> Forecast:
     """pysindy on each window, with the terms of its equation or a generic library."""
     dim = int(tests.dims[0])
@@ -280,6 +289,7 @@ def by_sindy(tests: Tests, right: bool) -> Forecast:
 
 
 def substeps_of(tests: Tests) -> int:
+    """Of the solver, between two points."""
     return SUBSTEPS.get(tests.runs.names[int(tests.families[0])], DEFAULT_SUBSTEPS)
 
 
@@ -299,6 +309,7 @@ class Marks(NamedTuple):
 
 
 def marked(found: Forecast, tests: Tests) -> Marks:
+    """Compared with the truth."""
     truth = tests.truth[..., : found.values.shape[-1]]
     errors = limited(relative_error(found.values, truth))
     if found.equations is None:

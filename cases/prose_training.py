@@ -104,8 +104,18 @@ def train(o: Training, out: Path, model: Model, course: Course, updates: int, **
     )  # fmt: skip
     net.load_state_dict(averaged)
     net.eval()
-    model = replace(model, about={**model.about, **about, "symbols": o.symbols, "noise": o.noise, "seed": o.seed,
-                                  "updates": len(began) - 1 if limit else updates, "batch": o.batch})
+    model = replace(
+        model,
+        about={
+            **model.about,
+            **about,
+            "symbols": o.symbols,
+            "noise": o.noise,
+            "seed": o.seed,
+            "updates": len(began) - 1 if limit else updates,
+            "batch": o.batch,
+        },
+    )
     model.save(o.weights or out / "model.safetensors")
     checkpoint.unlink(missing_ok=True)
     return model

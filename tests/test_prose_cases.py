@@ -47,8 +47,11 @@ def test_refuses_weights_of_the_wrong_kind(call, tmp_path):
     refused(call(*line, "--weights", path, "--twin", path, case="prose_ode"), "trained with --symbols")
     refused(call(*line, "--weights", path, "--families", "dadras", case="prose_ode"), "known: thomas, rossler")
     refused(call(*line, "--weights", path, "--twin", few, case="prose_ode"), "--twin was not trained for rossler")
-    replace(untrained(), vocabulary=Vocabulary(FIELDS[:3])).save(tmp_path / "other.safetensors")
+    other = new(Windows(3), Vocabulary(FIELDS[:3]), "small", length=144, seed=0)
+    other.save(tmp_path / "other.safetensors", symbols=True)
     refused(call(*line, "--weights", tmp_path / "other.safetensors", case="prose_ode"), "other data")
+    replace(other, vocabulary=Vocabulary(FIELDS)).save(tmp_path / "older.safetensors")
+    refused(call(*line, "--weights", tmp_path / "older.safetensors", case="prose_ode"), "tokens.*train it again")
 
 
 def test_refuses_trajectories_of_other_families(call, tmp_path):
@@ -131,6 +134,15 @@ def test_forecasts_of_a_perfect_network(oracle):
     assert marks["refined, known"].seconds > 0
     assert marks["decoded, none"].errors.tolist() == marks["refined, none"].errors.tolist() == [1, 1, 1]
     assert marks["refined, none"].right == 0
+
+
+def test_either_a_fit_that_explains_the_window_or_the_network():
+    evaluation = import_module("prose_evaluation")
+    fits = [None, *(SimpleNamespace(reduced=torch.tensor([r])) for r in (0.9, 30.0))]
+    fitted = evaluation.Forecast(torch.ones(3, 4, 2).double(), None, 1.0, fits)
+    found = evaluation.either(fitted, evaluation.Forecast(torch.zeros(3, 4, 2), None, 0.5))
+    assert found.values[:, 0, 0].tolist() == [0, 1, 0]
+    assert found.seconds == 1.5
 
 
 def test_shortened_windows_and_noise(oracle):
