@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from common import Common, Refused
+from torch import Tensor
 
 from sciml.optimisers import adamw, muon
 from sciml.prose.learning import Course, Teaching
@@ -25,6 +26,8 @@ class Training(Common):
     """Train instead of using the shipped weights."""
     weights: Path | None = None
     """File of weights to use, or to write with --train (default: shipped, or model.safetensors in --out)."""
+    start: Path | None = None
+    """File of weights of the same size to train further."""
     size: Literal["small", "middle", "published"] = "small"
     """Size of the network to train: about 2, 14 or 104 million weights."""
     families: tuple[str, ...] = ()
@@ -49,6 +52,10 @@ class Training(Common):
     """Noise of what is seen, as a factor of the norm."""
     bfloat16: bool = True
     """Compute in bfloat16 where that is exact enough."""
+    every: int = 1
+    """Write equations for every so many of the samples only, as writing takes most of the time."""
+    asked: int | None = None
+    """Times to predict in each sample of an update, drawn anew for each (default: as the case has it)."""
     capture: bool = True
     """On a GPU, replay each update as one CUDA graph."""
     resume: bool = False
@@ -71,12 +78,24 @@ def chosen(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     return tuple(n for n in known if not names or n in names)
 
 
+def further(path: Path, model: Model) -> dict[str, Tensor]:
+    """Weights to start from, of a network of the same size and view."""
+    earlier = Model.load(path)
+    if earlier.net.config != model.net.config or earlier.view != model.view:
+        raise Refused(f"--start {path}: a network of another size or view of the data; train from the beginning")
+    return earlier.net.state_dict()
+
+
 def train(o: Training, out: Path, model: Model, course: Course, updates: int, **about) -> Model:
     """Train and save; guesses are told in equal shares and sometimes none, as the twin always has it."""
     torch.backends.cuda.matmul.allow_tf32 = True
+    if o.start is not None:
+        model.net.load_state_dict(further(o.start, model))
+    course.asked = course.asked if o.asked is None else o.asked
     net = model.net.to(course.u.device)
     guesses = (0.2, 0.2, 0.3, 0.3) if o.symbols else (0.0, 0.0, 0.0, 1.0)
-    teaching = Teaching(net, course, batch=o.batch, guesses=guesses, symbolic=float(o.symbols), seed=o.seed,
+    teaching = Teaching(net, course, batch=o.batch, guesses=guesses, symbolic=float(o.symbols), every=o.every,
+                        seed=o.seed,
                         bfloat16=o.bfloat16)  # fmt: skip
     checkpoint, log, started = out / "training.safetensors", out / "training.csv", time.monotonic()
     if not o.resume:
@@ -114,6 +133,7 @@ def train(o: Training, out: Path, model: Model, course: Course, updates: int, **
             "seed": o.seed,
             "updates": len(began) - 1 if limit else updates,
             "batch": o.batch,
+            "start": o.start and o.start.name,
         },
     )
     model.save(o.weights or out / "model.safetensors")

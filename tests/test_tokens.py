@@ -10,7 +10,17 @@ import sciml
 from sciml import Grid, KortewegDeVries, KuramotoSivashinsky, Lorenz63, Lorenz96, Term
 from sciml.equation.expression import Apply, Coord, Field, Number, Param, canonical, parse, to_sympy
 from sciml.equation.tokens import (
-    OPERATORS, PLACEHOLDER, Vocabulary, from_sympy, number_of, number_tokens, read, representable, right_sides, skeleton, write,
+    OPERATORS,
+    PLACEHOLDER,
+    Vocabulary,
+    from_sympy,
+    number_of,
+    number_tokens,
+    read,
+    representable,
+    right_sides,
+    skeleton,
+    write,
 )  # fmt: skip
 from sciml.prose.ordinary import SYSTEMS
 from sciml.prose.partial import PDES
@@ -103,11 +113,7 @@ def test_skeletons_come_back_exactly():
     rng = random.Random(2)
     for _ in range(1000):
         bare = skeleton(write([random_tree(rng, 3)]))
-        try:
-            again = read(bare, FIELDS)
-        except ValueError as error:  # such as 1/(c - c), which only placeholders make
-            assert "no value" in str(error)
-            continue
+        again = read(bare, FIELDS)
         assert write(again).count(PLACEHOLDER) <= bare.count(PLACEHOLDER)
         assert not {"+", "-"} & set(bare)
 

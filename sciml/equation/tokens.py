@@ -12,10 +12,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
+from typing import Any
 
 from sciml.equation.base import Equation
 from sciml.equation.expression import (
-    ARITY, COORDINATES, Apply, Coord, Expr, Field, Number, Param, canonical, parts,
+    ARITY,
+    COORDINATES,
+    Apply,
+    Coord,
+    Expr,
+    Field,
+    Number,
+    Param,
+    canonical,
+    parts,
 )  # fmt: skip
 
 PAD, BOS, EOS, SEPARATOR, PLACEHOLDER = "PAD", "BOS", "EOS", "|", "?"
@@ -213,7 +223,7 @@ def representable(e: Expr) -> bool:
     return not isinstance(e, Apply) or all(representable(a) for a in e.args)
 
 
-def from_sympy(e) -> Expr:
+def from_sympy(e: Any) -> Expr:
     """The expression of what :func:`~sciml.equation.expression.to_sympy` makes, up to the order of ``dx`` and ``dy``.
 
     Raises ``ValueError`` for what is not part of the language.
@@ -225,8 +235,9 @@ def from_sympy(e) -> Expr:
     if isinstance(e, sp.Symbol):
         return Coord(e.name) if e.name in COORDINATES else Param(e.name)
     if isinstance(e, sp.Derivative):
-        inner = from_sympy(e.expr)
-        for variable, times in e.variable_count:
+        derivative: Any = e
+        inner = from_sympy(derivative.expr)
+        for variable, times in derivative.variable_count:
             for _ in range(int(times)):
                 inner = canonical(Apply(f"d{variable}", (inner,)))
         return inner

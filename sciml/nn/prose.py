@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -151,10 +152,11 @@ class Prose(nn.Module):
             nn.ModuleList(Layer(config, own=True, memory=False) for _ in range(n))
             for n in (config.data, config.symbol, config.fusion)
         )
-        self.operator = nn.ModuleList(Layer(config, own=False, memory=True) for _ in range(config.operator))
-        self.decoder = nn.ModuleList(Layer(config, own=True, memory=True) for _ in range(config.decoder))
+        self.operator: Any = nn.ModuleList(Layer(config, own=False, memory=True) for _ in range(config.operator))
+        self.decoder: Any = nn.ModuleList(Layer(config, own=True, memory=True) for _ in range(config.decoder))
         self.norms = nn.ModuleDict({n: nn.LayerNorm(width) for n in ("memory", "operator", "decoder")})
         self.answer = nn.Linear(width, config.outputs)
+        self.positions: Tensor
         self.register_buffer("positions", sinusoids(config.length, width), persistent=False)
         self.initialise()
 

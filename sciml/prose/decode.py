@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 
 from sciml.equation.tokens import (
-    BOS, COORDINATES, EOS, EXPONENTS, INTEGERS, MANTISSAS, OPERATORS, PAD, PLACEHOLDER, SEPARATOR, SIGNS, Vocabulary,
+    BOS,
+    COORDINATES,
+    EOS,
+    EXPONENTS,
+    INTEGERS,
+    MANTISSAS,
+    OPERATORS,
+    PAD,
+    PLACEHOLDER,
+    SEPARATOR,
+    SIGNS,
+    Vocabulary,
 )  # fmt: skip
 from sciml.nn.prose import KeysValues, Prose
 
@@ -36,7 +47,7 @@ class Grammar:
     def __init__(self, vocabulary: Vocabulary, components: Tensor, fields: Tensor | None = None):
         """``components (n,)`` and ``fields (n, number of fields)``, true where a field may appear, of each system."""
         device = components.device
-        kinds = {t: "operator" for t in OPERATORS} | dict.fromkeys(SIGNS, "sign")
+        kinds = dict.fromkeys(OPERATORS, "operator") | dict.fromkeys(SIGNS, "sign")
         kinds |= dict.fromkeys(MANTISSAS, "mantissa") | dict.fromkeys(EXPONENTS, "exponent")
         kinds |= dict.fromkeys((*INTEGERS, *COORDINATES, *vocabulary.fields), "leaf")
         kinds |= {SEPARATOR: "separator", EOS: "end", PAD: "pad"}
@@ -45,7 +56,9 @@ class Grammar:
             for k in ("operator", "sign", "mantissa", "exponent", "leaf", "separator", "end", "pad")
         }
         grows = [OPERATORS.get(t, 1 if kinds.get(t) == "sign" else 0) - 1 for t in vocabulary.tokens]
-        grows = [0 if kinds.get(t) in ("sign", "mantissa") else g for t, g in zip(vocabulary.tokens, grows, strict=True)]
+        grows = [
+            0 if kinds.get(t) in ("sign", "mantissa") else g for t, g in zip(vocabulary.tokens, grows, strict=True)
+        ]
         self.grows = torch.tensor(grows, device=device)
         self.arity = torch.tensor([OPERATORS.get(t, 0) for t in vocabulary.tokens], device=device)
         self.stage = torch.zeros(len(vocabulary), dtype=torch.long, device=device)
@@ -69,7 +82,9 @@ class Grammar:
         # a component that has not begun takes a separator and a token
         room = (left - 1 - 2 * further - 1 - at.wanted)[:, None]
         start = kind["leaf"] | (kind["sign"] & (room >= 1)) | (kind["operator"] & (room >= self.arity - 1))
-        free = torch.where(full, kind["separator"] & (further > 0)[:, None] | kind["end"] & (further <= 0)[:, None], start)
+        free = torch.where(
+            full, kind["separator"] & (further > 0)[:, None] | kind["end"] & (further <= 0)[:, None], start
+        )
         out = torch.where(last == SIGN, kind["mantissa"], torch.where(last == MANTISSA, kind["exponent"], free))
         return torch.where(at.ended[:, None], kind["pad"], out & self.usable[rows])
 
@@ -150,4 +165,6 @@ def search(
             break
     mean = score / count.view(n, beams).clamp(min=1)
     best = mean.argsort(-1, descending=True)
-    return tokens[:, 1:].view(n, beams, -1).gather(1, best[..., None].expand(-1, -1, tokens.shape[1] - 1)), mean.gather(1, best)
+    return tokens[:, 1:].view(n, beams, -1).gather(1, best[..., None].expand(-1, -1, tokens.shape[1] - 1)), mean.gather(
+        1, best
+    )

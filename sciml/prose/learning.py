@@ -101,18 +101,19 @@ class Teaching:
     guesses : probabilities that the network is told the equation, its skeleton, a corrupted one, or nothing
     weight : of the error of values (6 in arXiv 2309.16816, 5 in 2404.12355)
     symbolic : weight of the cross-entropy; 0 makes a network that predicts values only
+    every : tokens are written for every so many of the samples only, as they take most of the time
     parts : share of the batch in each part
     """
 
     def __init__(
         self, net: Prose, corpus: Corpus, *, batch: int = 64, guesses: Sequence[float] = (0.2, 0.2, 0.3, 0.3),
-        weight: float = 6.0, symbolic: float = 1.0, parts: Sequence[float] = (0.7, 0.3), seed: int = 0,
+        weight: float = 6.0, symbolic: float = 1.0, every: int = 1, parts: Sequence[float] = (0.7, 0.3), seed: int = 0,
         bfloat16: bool = True,
     ):  # fmt: skip
         if len(corpus) == 0:
             raise ValueError("there is nothing to learn from; generate data first")
         self.net, self.corpus, self.batch, self.weight, self.symbolic = net, corpus, batch, weight, symbolic
-        self.seed, self.bfloat16 = seed, bfloat16
+        self.seed, self.bfloat16, self.every = seed, bfloat16, every
         self.device = corpus.symbols.written.device
         self.guesses = torch.tensor(guesses, device=self.device)
         self.parts = parts_of(corpus.symbols.lengths, batch, parts, net.config.length)
@@ -136,7 +137,7 @@ class Teaching:
         variant = torch.randint(1 << 20, (self.batch,), generator=generator, device=self.device)
         order, symbols, out = self.corpus.symbols.lengths[equation].argsort(), self.corpus.symbols, []
         for rows, (_, length) in zip(order.split([n for n, _ in self.parts]), self.parts, strict=True):
-            told = symbols.told(equation[rows], guess[rows], variant[rows], length)
+            told = symbols.told(equation[rows], guess[rows], variant[rows], length if self.symbolic else 1)
             out += [*(s[rows] for s in samples), told, *symbols.target(equation[rows], length)]
         return tuple(out)
 
@@ -153,11 +154,13 @@ class Teaching:
         with torch.autocast(told.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=not told.is_cuda):
             fused, mask = self.net.encode(own.data, own.seen, told)
             values = self.net.values(fused, mask, own.queries).float()
-            logits = self.net.logits(fused, mask, given) if self.symbolic else None
+            some = slice(None, None, self.every)
+            logits = self.net.logits(fused[some], mask[some], given[some]) if self.symbolic else None
         error = self.weight * relative_square(values * own.scale, own.answers).mean()
         if logits is None:
             return error
-        return error + self.symbolic * F.cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=0)
+        following = following[some].flatten()
+        return error + self.symbolic * F.cross_entropy(logits.flatten(0, 1), following, ignore_index=0)
 
 
 def parts_of(lengths: Tensor, batch: int, shares: Sequence[float], longest: int) -> list[tuple[int, int]]:

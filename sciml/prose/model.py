@@ -65,7 +65,9 @@ class Model:
         if not bool(torch.isfinite(u).all()):
             raise ValueError("the window is not finite everywhere; leave out such trajectories, or fill the gaps")
         if told is not None and len(told) != len(u):
-            raise ValueError(f"{len(told)} equations for {len(u)} windows; give one for each, empty where none is known")
+            raise ValueError(
+                f"{len(told)} equations for {len(u)} windows; give one for each, empty where none is known"
+            )
         data, seen, scale = self.view.see(t.to(self.device), u.float().to(self.device), tokens, context)
         rows = [self.vocabulary.encode([BOS, *(e or ())]) for e in (told or [[]] * len(u))]
         longest = max(map(len, rows))

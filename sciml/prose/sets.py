@@ -50,7 +50,9 @@ def joined(sets: Iterable[Runs]) -> Runs:
 def save(runs: Trajectories, path: Path) -> None:
     """Write a set (safetensors); its equations as tokens, which hold their numbers exactly."""
     tensors = {n: getattr(runs, n) for n in ("t", "u", "equation", "family", "dims")}
-    save_tensors(path, tensors, {"kind": KIND, "runs": list(runs.names), "equations": [write(e) for e in runs.equations]})
+    save_tensors(
+        path, tensors, {"kind": KIND, "runs": list(runs.names), "equations": [write(e) for e in runs.equations]}
+    )
 
 
 def load(path: Path, fields: Sequence[str]) -> Trajectories:

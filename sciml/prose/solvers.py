@@ -46,19 +46,19 @@ class Solver:
         return self.solve(rhs, params, u, t, points, length)
 
 
-def fitting(rhs: Sequence[Expr]) -> Solver:
+def fitting(rhs: Sequence[Expr], refine: int = 4, steps: int = 8) -> Solver:
     """A solver for any right-hand sides, such as decoded ones, that looks for a conservation law without viscosity.
 
     Finite volumes where one field has fluxes only, nonlinear ones among them, and no ``lap`` of the field itself; else
-    the spectral solver on a mesh that resolves PROSE's viscous shocks.
+    the spectral solver, by default on a mesh that resolves PROSE's viscous shocks.
     """
     try:
         _, potential = fluxes(rhs[0])
     except ValueError:
-        return spectral(refine=4, steps=8)
+        return spectral(refine, steps)
     smooth = any(isinstance(parts(term, "mul")[-1], Field) for term in parts(potential, "add"))
     linear = all(isinstance(parts(term, "mul")[-1].args[0], Field) for term in parts(rhs[0], "add"))
-    return spectral(refine=4, steps=8) if len(rhs) > 1 or smooth or linear else finite_volume()
+    return spectral(refine, steps) if len(rhs) > 1 or smooth or linear else finite_volume(refine)
 
 
 def check(rhs: Sequence[Expr], params: Mapping[str, Any]) -> None:

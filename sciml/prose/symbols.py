@@ -79,7 +79,9 @@ class Symbols:
         """
         tokens = [write(e) for e in equations]
         if (longest := max(map(len, tokens))) >= length:
-            raise ValueError(f"an equation has {longest} tokens, and the network takes {length - 1}; choose a longer one")
+            raise ValueError(
+                f"an equation has {longest} tokens, and the network takes {length - 1}; choose a longer one"
+            )
         known = {tuple(t) for t in tokens}
         ids = {t: vocabulary.encode(t) for t in known | {tuple(skeleton(t)) for t in known}}
         rows = [ids[tuple(t)] for t in tokens]

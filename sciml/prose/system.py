@@ -17,7 +17,7 @@ class System:
 
     Parameters
     ----------
-    rhs : one expression for each of the fields ``u_0``, ``u_1``, ..., in parameters that ``centres`` and ``choices`` name
+    rhs : one expression for each of the fields ``u_0``, ``u_1``, ..., in parameters of ``centres`` and ``choices``
     centres : parameters drawn uniformly within ``spread`` times their size of these values
     choices : parameters drawn from a few values, such as exponents
     bound : trajectories that grow beyond this are rejected

@@ -20,7 +20,7 @@ SMALLEST = 1e-3
 
 
 class Samples(NamedTuple):
-    """A batch: data tokens, whether each may be seen, queries, answers, and what the network's values are multiplied by."""
+    """A batch: data tokens, whether each may be seen, queries, answers, and the scale of the network's values."""
 
     data: Tensor
     seen: Tensor
@@ -69,7 +69,7 @@ def last_seen(n: int, batch: int, tokens: Tensor | None, device: torch.device) -
 
 
 def waves_of(times: Tensor, span: float, waves: int) -> Tensor:
-    """Times as numbers ``(..., 1 + 2 waves)``: periods from twice the span to a fortieth of that, and the time itself."""
+    """Times as numbers ``(..., 1 + 2 waves)``: themselves, and periods from twice the span to a fortieth of that."""
     periods = torch.logspace(0, -1.6, waves, device=times.device) * 2 * span
     phase = 2 * torch.pi * times[..., None] / periods
     return torch.cat([times[..., None] / span, phase.sin(), phase.cos()], -1)
@@ -77,7 +77,7 @@ def waves_of(times: Tensor, span: float, waves: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Windows:
-    """Trajectories ``(T, channels)`` of ordinary equations: ``points`` to see, in tokens of ``group``; a query is a time."""
+    """Trajectories ``(T, channels)``: ``points`` to see, in tokens of ``group``; a query is a time."""
 
     channels: int
     points: int = 64
@@ -126,7 +126,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Lines:
-    """Fields ``(T, cells)``: every ``step``-th of ``points`` times is a token; a query is a time and the last line seen."""
+    """Fields ``(T, cells)``: every ``step``-th of ``points`` times is a token; a query is a time and the last line."""
 
     cells: int = 128
     points: int = 32
