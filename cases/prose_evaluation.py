@@ -241,7 +241,8 @@ def of_network(model: Model, tests: Tests, guess: int) -> Forecast:
 
 
 def of_written(model: Model, tests: Tests, guess: int, name: str, beams: int) -> dict[str, Forecast]:
-    """The equation written integrated from the noisy first state, and refined."""
+    """The equation written integrated from the noisy first state, and refined; the numbers that were written count as data
+    of the uncertainty that training had, so that they decide what the window leaves open."""
     dim = int(tests.dims[0])
     found: list[list[tuple[Expr, ...]]] = []
 
@@ -252,14 +253,15 @@ def of_written(model: Model, tests: Tests, guess: int, name: str, beams: int) ->
 
     return {
         f"decoded, {name}": timed(tests, decoded),
-        f"refined, {name}": timed(tests, lambda: refined(tests, found)),
+        f"refined, {name}": timed(tests, lambda: refined(tests, found, model.about["spread"])),
     }
 
 
-def refined(tests: Tests, choices: Sequence[Sequence[tuple[Expr, ...]]]) -> Forecast:
-    """The best fit of the candidates of each window."""
+def refined(tests: Tests, choices: Sequence[Sequence[tuple[Expr, ...]]], prior: float = torch.inf) -> Forecast:
+    """The best fit of the candidates of each window; ``prior`` is the relative uncertainty of their numbers."""
     dim = int(tests.dims[0])
-    fits = best_fits(choices, tests.t, tests.window[..., :dim], substeps=max(4, substeps_of(tests) // 2))
+    substeps = max(4, substeps_of(tests) // 2)
+    fits = best_fits(choices, tests.t, tests.window[..., :dim], substeps=substeps, prior=prior)
     start = torch.stack([torch.zeros(dim).double() if f is None else f.initial[0] for f in fits])
     equations = [None if f is None else f.written() for f in fits]
     return Forecast(run(tests, equations, start), equations, 0.0, fits)

@@ -29,7 +29,8 @@ def untrained(**about) -> Model:
 @pytest.mark.parametrize(("args", "message"), [
     (["--windows", "0"], "--windows, --refine and --beams must be 1 or more"), (["--beams", "0"], "must be 1 or more"),
     (["--train", "--equations", "-1"], "must be 1 or more"), (["--train", "--families", "x"], "there is no x; known"),
-    (["--weights", "missing.safetensors"], "missing"), (["--twin", "missing.safetensors"], "missing"),
+    (["--weights", "missing.safetensors"], "there are no weights missing.safetensors; .*--train"),
+    (["--twin", "missing.safetensors"], "no weights missing"), (["--noise", "2"], "--noise and --spread must be"),
     (["--weights", str(ROOT / "data" / "weights" / "mgno_qg.safetensors")], "mgno_qg"),
 ])  # fmt: skip
 def test_refuses(args, message, call, tmp_path):
@@ -84,6 +85,7 @@ class Oracle:
 
     def __init__(self):
         self.view, self.vocabulary, self.tests, self.asked = Windows(5), Vocabulary(FIELDS), None, ()
+        self.about = {"spread": 0.1, "noise": 0.02}
         self.net = SimpleNamespace(config=SimpleNamespace(length=144))
 
     def rows(self, u):
