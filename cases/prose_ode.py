@@ -3,9 +3,9 @@
 A network (Liu, Zhang & Schaeffer 2024, Neural Networks 180, 106707) sees 64 noisy points in [0, 2] of up to 15 families
 of systems and a guess of the equation (known, its skeleton, a corrupted one, or none); it predicts the values in [2, 6]
 and writes the equation. Beyond the paper the constants and the initial state of what it writes are fitted to the window
-by multiple shooting, with the numbers written as prior, and the candidates of a beam search compete ("either" takes the network's values where no fit
-explains the window). Beside: persistence, the mean of the window, SINDy (pysindy) with the right terms and with a
-generic library; with --twin a network that has never seen an equation.
+by multiple shooting, with the numbers written as prior, and the candidates of a beam search compete ("either" takes the
+network's values where no fit explains the window). Beside: persistence, the mean of the window, SINDy (pysindy) with
+the right terms and with a generic library; with --twin a network that has never seen an equation.
 
 Without --train the weights in data/weights/prose_ode.safetensors are used. Tests are trajectories that no training has
 seen, of equations drawn anew; a family with a single parameter of three digits has so few (Thomas 35) that training met
