@@ -243,7 +243,7 @@ def of_network(model: Model, tests: Tests, guess: int) -> Forecast:
 def of_written(model: Model, tests: Tests, guess: int, name: str, beams: int) -> dict[str, Forecast]:
     """The equation written integrated from the noisy first state, and refined.
 
-    Numbers that were written are a prior as wide as the ranges of the training: they decide what the window leaves open.
+    Numbers that were written are a prior as wide as the ranges of the training: they decide what the window does not.
     """
     dim = int(tests.dims[0])
     found: list[list[tuple[Expr, ...]]] = []
