@@ -14,8 +14,8 @@ integrated equations count at most 1. Families whose small errors grow in six un
 
 Expected of the paper (104 million weights, 512000 trajectories): prediction 2.9 % (known) to 5.7 % (corrupted),
 expression error 0 to 2 %, 99.9 % valid, and 14.7 % when the written equation is integrated. Of eight families after six
-minutes of training here: network 30 %, equation integrated 28 %, refined 12 % (median 2.4 %), all told nothing. Run time
-on one core: quick one minute, default ten.
+minutes of training here: network 30 %, equation integrated 28 %, refined 12 % (median 2.4 %), all told nothing.
+Run time on one core: quick one minute, default ten.
 
 Writes table.nc, errors.png, trajectories.png, sweeps.png and summary.json; with --train also the weights and their log.
 """
