@@ -129,10 +129,12 @@ class Model:
         with refusing(path):
             if header.get("kind") != KIND:
                 raise ValueError(f"it holds a {header.get('kind')}")
-            net = Prose(Config(**header["config"]))
+            net, vocabulary = Prose(Config(**header["config"])), Vocabulary(tuple(header["fields"]))
+            if net.config.vocabulary != len(vocabulary):
+                known = f"{net.config.vocabulary} tokens, and equations have {len(vocabulary)} now"
+                raise ValueError(f"it was trained with {known}; train it again")
             net.load_state_dict({n: t.float() for n, t in tensors.items()})
             view = VIEWS[header["view"]](**header["of_view"])
-            vocabulary = Vocabulary(tuple(header["fields"]))
         return cls(net.to(device).eval(), vocabulary, view, header["about"])
 
 

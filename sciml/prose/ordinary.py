@@ -17,9 +17,11 @@ The published systems differ from the classical ones of the same name in places:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -128,6 +130,36 @@ def _systems() -> list[System]:
 
 SYSTEMS: dict[str, System] = {system.name: system for system in _systems()}
 """The families by name; the first twelve have three fields."""
+
+
+class Sensitivity(NamedTuple):
+    """How errors of a state grow.
+
+    Parameters
+    ----------
+    exponent : largest Lyapunov exponent, median of 40 initial states, each over 100 units of time from t = 26 on
+    growth : largest factor of a small error of the state at t = 0 in [2, 6], median of those states
+    """
+
+    exponent: float
+    growth: float
+
+    @property
+    def chaotic(self) -> bool:
+        """Whether the Lyapunov time is shorter than the six units of a trajectory, or an error grows by e^2 in them."""
+        return self.exponent > 1 / 6 or self.growth > math.e**2
+
+
+SENSITIVITY = {
+    "thomas": Sensitivity(0.005, 1.6), "lorenz63": Sensitivity(0.90, 1.8), "aizawa": Sensitivity(-0.27, 1.0),
+    "chen_lee": Sensitivity(0.15, 15), "dadras": Sensitivity(0.10, 10), "rossler": Sensitivity(0.06, 1.2),
+    "halvorsen": Sensitivity(0.17, 26), "rabinovich_fabrikant": Sensitivity(0.006, 2.4),
+    "sprott_b": Sensitivity(0.006, 2.6), "sprott_linz_f": Sensitivity(0.12, 4.9), "four_wing": Sensitivity(0.07, 1.4),
+    "duffing": Sensitivity(0.03, 9.8), "lorenz96_4": Sensitivity(0.002, 30), "lorenz96_5": Sensitivity(0.46, 23),
+    "double_pendulum": Sensitivity(0.02, 20),
+}  # fmt: skip
+"""Measured at the centres of the parameters, from initial states in [-2, 2]^D. Lorenz 63 spends much of its first six
+units near an unstable fixed point; four-field Lorenz 96 becomes periodic, but after a sensitive transient."""
 
 
 @dataclass(frozen=True, kw_only=True)
