@@ -177,23 +177,25 @@ def _begun(form: Written, window: Window, start: Mapping[str, float]) -> tuple[_
     return _Model(form, names, scale, low, window), torch.maximum(p, low)
 
 
-def gains(form: Written, window: Window, values: Mapping[str, float], some: Iterable[Iterable[str]]) -> list[float]:
-    """By how much the cost would fall, to second order, were each of some sets of parameters fitted beside ``values``.
+@dataclass(frozen=True)
+class Slopes:
+    """The cost about some values, to second order: it falls by ``b' A^-1 b`` where parameters are fitted."""
 
-    Parameters without a value are zero and stay so in the others; this is the score test of Rao (1948), Math. Proc.
-    Camb. Phil. Soc. 44, 50, which needs one evaluation for all sets.
-    """
-    model, p = _begun(form, window, dict.fromkeys(set().union(*(leaves(e, Param) for e in form)), 0.0) | dict(values))
-    A, b = _normal(model(p), window, FLOORS[-1])
-    out, own = [], [i for i, name in enumerate(model.names) if name in values]
-    for further in some:
-        both = torch.tensor(sorted({*own, *(model.names.index(name) for name in further)}))
-        out.append(_fall(A, b, both) - _fall(A, b, torch.tensor(own, dtype=torch.long)))
-    return out
+    names: list[str]
+    A: Tensor
+    b: Tensor
+
+    def fall(self, names: Iterable[str]) -> float:
+        """By how much the cost would fall were these parameters fitted and the others left as they are."""
+        some = torch.tensor(sorted({self.names.index(name) for name in names}), dtype=torch.long)
+        return float(self.b[some] @ torch.linalg.pinv(self.A[some][:, some], hermitian=True) @ self.b[some])
 
 
-def _fall(A: Tensor, b: Tensor, some: Tensor) -> float:
-    return float(b[some] @ torch.linalg.pinv(A[some][:, some], hermitian=True) @ b[some])
+def slopes(form: Written, window: Window, values: Mapping[str, float]) -> Slopes:
+    """Of a flow in parameters, which are zero where they have no value."""
+    names = set().union(*(leaves(e, Param) for e in form))
+    model, p = _begun(form, window, dict.fromkeys(names, 0.0) | dict(values))
+    return Slopes(model.names, *_normal(model(p), window, FLOORS[-1]))
 
 
 @dataclass(frozen=True)

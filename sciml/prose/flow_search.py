@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from sciml.equation.expression import Expr
-from sciml.prose.flow_fit import PENALTY, RefinedFlow, Window, eliminated, fitted, gains, window_of
+from sciml.prose.flow_fit import PENALTY, RefinedFlow, Window, eliminated, fitted, slopes, window_of
 from sciml.prose.flow_scoring import parameter_values
 from sciml.prose.flows import TERMS, layers_of, parameters, structure, terms_of
 
 ROUNDS = 8
 """After so many changes the search ends, whatever the criterion says."""
-TRIED = 3
-"""Terms that are tried before none is taken in."""
 
 
 def search_terms(
@@ -30,7 +28,7 @@ def search_terms(
     guess : a written flow with numbers, whose terms that have no name (:data:`~sciml.prose.flows.TERMS`) are ignored
     frames : streamfunctions ``(frames, layers, n, n)``, ``every`` so many days
 
-    Its terms are fitted, then the least useful leave and those come in that a score test (:func:`gains`) asks for, as
+    Its terms are fitted, then the least useful leave and those come in that a score test asks for, as
     long as the criterion of :mod:`~sciml.prose.flow_fit` falls. Raises ``ValueError`` as ``fit_flow`` does.
     """
     layers = layers_of(guess)
@@ -60,18 +58,31 @@ def _first(terms: frozenset[str], window: Window, guess: Mapping[str, float]) ->
 def _extended(
     terms: frozenset[str], best: RefinedFlow, known: frozenset[str], window: Window
 ) -> tuple[frozenset[str], RefinedFlow]:
-    """One term more, where that is better."""
-    layers = window.psi.shape[1]
-    others = sorted(known - terms, key=TERMS.index)
-    sets = [parameters(layers, term) for term in others]
-    expected = gains(structure(layers, known), window, best.values, sets)
-    price = PENALTY * math.log(window.data)
-    net = {term: gain - price * len(own) for term, gain, own in zip(others, expected, sets, strict=True)}
-    for term in sorted(net, key=lambda term: -net[term])[:TRIED]:
-        if net[term] <= 0:
-            break
-        start = best.values | dict.fromkeys(parameters(layers, term), 0.0)
-        trial, _ = fitted(structure(layers, terms | {term}), window, start, filtering=False)
+    """With the terms that the score test asks for, or the first of them, where that is better."""
+    layers, more = window.psi.shape[1], _asked_for(terms, best, known, window)
+    for some in [more, more[:1]] if len(more) > 1 else [more] if more else []:
+        start = best.values | dict.fromkeys((name for t in some for name in parameters(layers, t)), 0.0)
+        trial, _ = fitted(structure(layers, terms.union(some)), window, start, filtering=False)
         if trial.bic < best.bic:
-            return terms | {term}, trial
+            return terms.union(some), trial
     return terms, best
+
+
+def _asked_for(terms: frozenset[str], best: RefinedFlow, known: frozenset[str], window: Window) -> list[str]:
+    """Terms one after the other, each that which lowers the cost most beside those before, as long as it pays.
+
+    The score test of Rao (1948), Math. Proc. Camb. Phil. Soc. 44, 50: one evaluation for all terms.
+    """
+    layers, found = window.psi.shape[1], []
+    cost, own = slopes(structure(layers, known), window, best.values), set(best.values)
+    price, others = PENALTY * math.log(window.data), sorted(known - terms, key=TERMS.index)
+    while others:
+        now = cost.fall(own)
+        net = {t: cost.fall(own.union(p)) - now - price * len(p) for t in others for p in [parameters(layers, t)]}
+        term = max(others, key=lambda t: net[t])
+        if not net[term] > 0:
+            break
+        found.append(term)
+        others.remove(term)
+        own |= set(parameters(layers, term))
+    return found
