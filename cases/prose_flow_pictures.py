@@ -46,11 +46,14 @@ def error_lines(s: Scores):
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     spread, error = (np.stack([pair[k].numpy() for pair in s.spread]) for k in (0, 1))
     points = right.scatter(spread.ravel(), error.ravel(), c=np.tile(days, len(spread)), s=10, cmap="viridis")
-    ends = np.array([max(1e-3, min(spread.min(), error.min()) / 1.5), max(spread.max(), error.max()) * 1.5])
+    both = np.log10(np.maximum(np.concatenate([spread, error]), 1e-4))
+    ends = 10.0 ** np.array([np.floor(both.min()), np.ceil(both.max())])
     right.loglog(ends, ends, "k:", lw=1)
     right.loglog(np.sqrt((spread**2).mean(0)), np.sqrt((error**2).mean(0)), "C3-", lw=2, label="root mean square")
     right.set(xlim=ends, ylim=ends, xlabel="spread of the ensemble", ylabel="error of its mean", aspect="equal",
               title="refined equation")  # fmt: skip
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_minor_formatter(plot.pyplot().NullFormatter())
     right.legend(fontsize=8, loc="upper left")
     figure.colorbar(points, ax=right, label="days after the last map")
     return figure
@@ -60,20 +63,24 @@ def term_shares(s: Scores):
     """Precision and recall of every term by method."""
     true, names = true_terms(s), [name for name in NAMED if name in s.found]
     shares = [scoring.precision_recall(scoring.term_table([f.terms for f in s.found[n]]), true) for n in names]
-    some = np.flatnonzero(true.any(0))
-    figure, axes = plot.pyplot().subplots(1, 2, figsize=(9.5, 1.6 + 0.36 * len(some)), sharey=True, layout="constrained")
+    some = np.flatnonzero(
+        true.any(0) | np.any([scoring.term_table([f.terms for f in s.found[n]]).any(0) for n in names], 0)
+    )
+    figure, axes = plot.pyplot().subplots(
+        1, 2, figsize=(9.5, 1.6 + 0.36 * len(some)), sharey=True, layout="constrained"
+    )
     titles = ("precision: found, and true", "recall: true, and found")
-    image = None
     for ax, values, title in zip(axes, zip(*shares, strict=True), titles, strict=True):
         table = np.stack(values, 1)[some]
-        image = ax.imshow(table, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto", alpha=0.75)
+        ax.imshow(table, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto", alpha=0.75)
         for (row, column), share in np.ndenumerate(table):
-            ax.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=9)
+            told = names[column] == MEDIDA and TERMS[some[row]] == "radius"
+            ax.text(column, row, "told" if told else f"{share:.2f}", ha="center", va="center", fontsize=9)
         ax.set_xticks(range(len(names)), [NAMED[n] for n in names])
         ax.set_yticks(range(len(some)), [f"{TERMS[k]} ({true[:, k].sum()})" for k in some])
         ax.set(title=title)
     axes[0].set_ylabel(f"term (in how many of {len(s.flows)} flows)")
-    figure.colorbar(image, ax=axes, label="share of flows")
+    figure.colorbar(axes[0].images[0], ax=axes, label="share of flows")
     return figure
 
 
@@ -86,8 +93,10 @@ def maps(s: Scores):
     plt = plot.pyplot()
     figure = plt.figure(figsize=(11, 7.2 * len(chosen)))
     blocks = figure.add_gridspec(len(chosen), 1, hspace=0.08)
-    for block, i in zip(blocks, chosen, strict=True):
-        grid = block.subgridspec(3, 5, height_ratios=(1, 1, 0.62), width_ratios=(1, 1, 1, 1, 0.05), wspace=0.06, hspace=0.16)
+    for row, i in enumerate(chosen):
+        grid = blocks[row].subgridspec(
+            3, 5, height_ratios=(1, 1, 0.62), width_ratios=(1, 1, 1, 1, 0.05), wspace=0.06, hspace=0.16
+        )
         truth, family = s.ahead(i), s.flows.names[int(s.flows.family[int(s.flows.equation[i])])]
         size = float(np.abs(s.flows.frames[i, :, 0]).max())
         for r, day in enumerate(DAYS):

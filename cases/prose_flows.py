@@ -27,8 +27,19 @@ TEST = 2**31
 """Seeds from here on draw members that are tested: those of trainings are smaller, and the generator takes 32 bits."""
 SEEN, LEADS = 8, 10
 TOLD = ("network", "network, skeleton told", "network, equation told")
-WRITTEN, REFINED, MEAN, SEARCHED = "its equation as written", "refined equation", "refined, ensemble mean", "full library"
-RAW, FILTERED, STILL, TWIN, MEDIDA = "true equation, raw map", "true equation, filtered", "persistence", "twin", "MEDIDA"
+WRITTEN, REFINED, MEAN, SEARCHED = (
+    "its equation as written",
+    "refined equation",
+    "refined, ensemble mean",
+    "full library",
+)
+RAW, FILTERED, STILL, TWIN, MEDIDA = (
+    "true equation, raw map",
+    "true equation, filtered",
+    "persistence",
+    "twin",
+    "MEDIDA",
+)
 
 
 @dataclass

@@ -12,12 +12,14 @@ from torch import Tensor
 from sciml.equation.expression import Coord, Expr, Field, J, Number, canonical, cos, dx, lap
 from sciml.grid import Grid
 from sciml.prose.flow_data import record
-from sciml.prose.flow_fit import LEAST, RefinedFlow, fit_flow, form_of, predict_flow
+from sciml.prose.flow_fit import LEAST, RefinedFlow, fitted, form_of, predict_flow, window_of
 from sciml.prose.flow_solver import Place, coefficient_function, flow_solver
 from sciml.prose.flows import JETS, TERMS, coefficients, layers_of, terms_of
 
 WORST = 2.0
 """What an error counts that is larger, or not finite: unrelated flows of the same size differ by the root of 2."""
+PASSES = 3
+"""How often the gains of a filter are set by the innovations that it leaves."""
 
 
 # -- equations -------------------------------------------------------------------------------------------------------
@@ -102,10 +104,17 @@ def stepped(expressions: Sequence[Expr], frame: Tensor, frames: int, eta: Tensor
         return frame.double().new_full((frames, *frame.shape), math.inf)
 
 
-def filtered(expressions: Sequence[Expr], frames: Tensor, eta: Tensor | None = None) -> Tensor:
+def filtered(
+    expressions: Sequence[Expr], frames: Tensor, eta: Tensor | None = None, *, every: float = 1.0,
+    steps_per_day: int | None = None,
+) -> Tensor:  # fmt: skip
     """The last of some frames ``(frames, layers, n, n)`` as a given equation's filter estimates it."""
     form, values = form_of(expressions)
-    return fit_flow(form, frames, eta, start=values, iterations=0).state
+    window = window_of(frames, eta, every, steps_per_day)
+    fit, window = fitted(form, window, values, iterations=0)
+    for _ in range(PASSES - 1):
+        fit, window = fitted(form, window, values, iterations=0)
+    return fit.state
 
 
 def ensemble(

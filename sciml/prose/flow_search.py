@@ -34,7 +34,9 @@ def search_terms(
     layers = layers_of(guess)
     if frames.ndim != 4 or frames.shape[1] != layers or len(frames) < 2:
         raise ValueError(f"frames of a flow of {layers} layers must be (2 or more, {layers}, n, n), {frames.shape=}")
-    known = frozenset(candidates) - (set() if layers == 2 else {"shear"}) - (set() if eta is not None else {"topography"})
+    known = (
+        frozenset(candidates) - (set() if layers == 2 else {"shear"}) - (set() if eta is not None else {"topography"})
+    )
     terms = (terms_of(guess) & known) | (set() if layers == 1 else {"radius"})
     window = window_of(frames, eta, every, steps_per_day)
     best, window = _first(terms, window, parameter_values(guess))
