@@ -7,7 +7,20 @@ from pathlib import Path
 
 import numpy as np
 from prose_flows import (
-    FILTERED, LEADS, MEAN, MEDIDA, RAW, REFINED, SEARCHED, STILL, TOLD, TWIN, WRITTEN, Scores, errors, text,
+    FILTERED,
+    LEADS,
+    MEAN,
+    MEDIDA,
+    RAW,
+    REFINED,
+    SEARCHED,
+    STILL,
+    TOLD,
+    TWIN,
+    WRITTEN,
+    Scores,
+    errors,
+    text,
     true_terms,
 )  # fmt: skip
 

@@ -119,7 +119,7 @@ def shipped(o: Options, path: Path) -> Model:
 
 def checked(o: Options) -> int:
     """Number of members. Raises ``Refused`` for options that cannot be."""
-    members = o.members or MEMBERS[o.preset]
+    members = MEMBERS[o.preset] if o.members is None else o.members
     if members < 1 or o.draws < 2 or not 0 <= o.noise <= 1:
         raise Refused("--members must be 1 or more, --draws 2 or more, and --noise from 0 to 1")
     if o.n % 4 or o.n < 16:

@@ -14,7 +14,8 @@ import pytest
 from tests import ROOT
 
 FOLDER = ROOT / "cases"
-HELPERS = ("common", "elastic", "elements", "methods", "neural", "neural_pictures", "operators")
+HELPERS = ("common", "elastic", "elements", "methods", "neural", "neural_pictures", "operators", "prose_flows",
+           "prose_flow_pictures", "prose_training")  # fmt: skip
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
@@ -35,6 +36,7 @@ SHORT = {
     "insr_teng": "--problem burgers --width 6 --depth 2 --iterations 20 --end 0.5",
     "insr_elastic": "--width 6 --steps 2",
     "insr_sphere": "--width 4 --iterations 30 --days 0.2",
+    "prose_qg": "--members 2 --no-library --draws 4",
 }
 NEURAL = "fields.nc state.safetensors error.png fields.png summary.json"
 PROMISED = {
@@ -49,6 +51,7 @@ PROMISED = {
     "mgno_qg": "skill.nc climate.nc skill.png spectra.png maps.png energy.png mgno.safetensors mgno.csv mgno.png "
     "unet.safetensors summary.json",
     "mgno_darcy": "scores.nc error.png fields.png mgno.safetensors mgno.csv mgno.png summary.json",
+    "prose_qg": "table.nc errors.png maps.png terms.png summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }
 QG = SHORT["qg_two_layer"].split()

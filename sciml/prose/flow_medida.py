@@ -12,7 +12,7 @@ from sciml.discover.medida import medida, pairs
 from sciml.equation.expression import Coord, Expr, Field, J, Number, cos, dx, lap, wrap
 from sciml.grid import Grid
 from sciml.prose.flow_data import daily_steps
-from sciml.prose.flows import JETS, Written, as_equation, layers_of, three_digits
+from sciml.prose.flows import JETS, Written, as_equation, three_digits
 from sciml.step import rk4
 
 CUTS = (4.0, 6.0, 8.0, np.inf)
