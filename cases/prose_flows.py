@@ -231,7 +231,7 @@ def dataset(s: Scores) -> xr.Dataset:
 
     spread, mean = (np.stack([pair[k].numpy() for pair in s.spread]) for k in (0, 1))
     data = {
-        "error": one("method member lead", list(error.values()), "error over the size of the truth, at most 2"),
+        "error": one("forecast member lead", list(error.values()), "error over the size of the truth, at most 2"),
         "spread": one("member lead", spread, "spread of the ensemble over the size of the truth"),
         "ensemble_error": one("member lead", mean, "error of the ensemble's mean over the size of the truth"),
         "named": one("identifier member term",
@@ -250,7 +250,7 @@ def dataset(s: Scores) -> xr.Dataset:
         "family": one("member", families, "family of equations"),
     }  # fmt: skip
     coords = {
-        "method": one("method", list(error), "method of prediction"), "term": one("term", list(TERMS), "term"),
+        "forecast": one("forecast", list(error), "method of prediction"), "term": one("term", list(TERMS), "term"),
         "identifier": one("identifier", names, "method of finding equations"),
         "member": one("member", np.arange(len(s.flows), dtype=np.int32), "member"),
         "lead": one("lead", s.flows.t[SEEN:].double() - float(s.flows.t[SEEN - 1]), "time after the last map", "days"),

@@ -16,7 +16,7 @@ def test_terms_of_a_flow(size):
     frames, eta = frames_of(member, 8)
     found = medida_flow(member.expressions[1:], noisy(frames, size), eta, noisy=size > 0, steps_per_day=8)
     assert scoring.same_terms(found, member.expressions)
-    assert scoring.coefficient_errors(found, member.expressions, rows=1).max() < (0.2 if size else 0.05)
+    assert scoring.coefficient_errors(found, member.expressions, rows=1).max() < (0.05 if size else 0.005)
     assert found[1:] == member.expressions[1:]
 
 

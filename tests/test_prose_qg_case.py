@@ -54,8 +54,8 @@ def test_table_agrees_with_itself(finished):
     with xr.open_dataset(folder / "table.nc", decode_times=False) as ds:
         still = (noisy[:, 7:8] - made.frames[:, 8:]).double().square().sum((2, 3, 4)).sqrt()
         still = (still / made.frames[:, 8:].double().square().sum((2, 3, 4)).sqrt()).clamp(max=2)
-        assert np.allclose(ds["error"].sel(method="persistence"), still, rtol=1e-5)
-        assert (ds["error"].sel(method="refined equation", lead=10) < 0.1).all()
+        assert np.allclose(ds["error"].sel(forecast="persistence"), still, rtol=1e-5)
+        assert (ds["error"].sel(forecast="refined equation", lead=10) < 0.1).all()
         tendencies = [t.split(";")[0] for t in ds["equation"].sel(identifier="network").values]
         drag = ds["named"].sel(identifier="network", term="drag").values.astype(bool)
         assert [" lap(psi1)" in t or "*lap(psi1)" in t for t in tendencies] == drag.tolist()

@@ -29,7 +29,7 @@ def library(layers: int, topography: bool) -> Library:
 
 def medida_flow(
     inversion: Sequence[Expr], frames: Tensor, eta: Tensor | None = None, *, every: float = 1.0,
-    steps_per_day: int | None = None, noisy: bool = True, rounds: int = 2,
+    steps_per_day: int | None = None, noisy: bool = True, rounds: int = 4,
 ) -> Written:  # fmt: skip
     """The flow that :func:`~sciml.discover.medida.medida` finds in frames ``(frames, layers, n, n)``.
 
