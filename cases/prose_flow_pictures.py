@@ -111,7 +111,7 @@ def maps(s: Scores):
             3, 5, height_ratios=(1, 1, 0.62), width_ratios=(1, 1, 1, 1, 0.05), wspace=0.06, hspace=0.16
         )
         truth, family = s.ahead(i), s.flows.names[int(s.flows.family[int(s.flows.equation[i])])]
-        size = float(np.abs(s.flows.frames[i, :, 0]).max())
+        size = float(truth[[day - 1 for day in DAYS], 0].abs().max())
         for r, day in enumerate(DAYS):
             for c, (title, name) in enumerate(columns.items()):
                 ax = figure.add_subplot(grid[r, c])

@@ -13,7 +13,7 @@ Without --train the weights in data/weights/prose_qg.safetensors are used.
 
 Expected with those weights (means of 32 flows): errors of psi at day 10 of 0.6 for the network, of 0.02 for the refined
 equation, 1.2 for persistence; all terms right in a quarter of the flows by the network, in nearly all after refinement.
-Run time on one core: 40 s for quick, 4 minutes for default; --train takes hours on a CPU (10 minutes on a GPU).
+Run time on one core: 40 s for quick, 4 minutes for default; with --train also for data and training.
 
 Writes table.nc, errors.png, maps.png, terms.png and summary.json; with --train the weights and their log as well.
 """
