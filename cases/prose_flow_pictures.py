@@ -7,20 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from prose_flows import (
-    FILTERED,
-    LEADS,
-    MEAN,
-    MEDIDA,
-    RAW,
-    REFINED,
-    SEARCHED,
-    STILL,
-    TOLD,
-    TWIN,
-    WRITTEN,
-    Scores,
-    errors,
-    text,
+    EMPTY, FILTERED, LEADS, MEAN, MEDIDA, RAW, REFINED, SEARCHED, STILL, TOLD, TWIN, WRITTEN, Scores, errors, text,
     true_terms,
 )  # fmt: skip
 
@@ -30,10 +17,10 @@ from sciml.prose.flows import TERMS, Written
 
 LOOK = {
     TOLD[0]: "C0-o", TOLD[1]: "C0--", TOLD[2]: "C0:", TWIN: "C4-", WRITTEN: "C1-", REFINED: "C3-o", MEAN: "C3--",
-    SEARCHED: "C2-", RAW: "k--", FILTERED: "k-", STILL: "0.6",
+    EMPTY: "C2--", SEARCHED: "C2-", RAW: "k--", FILTERED: "k-", STILL: "0.6",
 }  # fmt: skip
 DAYS = (5, 10)
-NAMED = {TOLD[0]: "network", REFINED: "refined", SEARCHED: "full library", MEDIDA: "MEDIDA"}
+NAMED = {TOLD[0]: "network", REFINED: "refined", EMPTY: "no network", SEARCHED: "full library", MEDIDA: "MEDIDA"}
 WIDTH = 150
 """Characters in a line of equations."""
 

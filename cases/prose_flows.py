@@ -23,6 +23,7 @@ from sciml.prose.flows import FLOWS, TERMS, Written, layers_of, structure, terms
 from sciml.prose.model import Model
 from sciml.prose.trajectories import with_noise
 
+EMPTY = "search from no terms"
 TEST = 2**31
 """Seeds from here on draw members that are tested: those of trainings are smaller, and the generator takes 32 bits."""
 SEEN, LEADS = 8, 10
@@ -121,7 +122,12 @@ def _read(tokens: list[str], fields: Sequence[str], layers: int) -> Written:
     try:
         return tuple(read(tokens, fields))
     except ValueError:
-        return written_member("none", layers, {"radius"} if layers == 2 else set(), {"F1": 1.0, "F2": 1.0}).expressions
+        return advection(layers)
+
+
+def advection(layers: int) -> Written:
+    """The least of all flows."""
+    return written_member("none", layers, {"radius"} if layers == 2 else set(), {"F1": 4.0, "F2": 2.0}).expressions
 
 
 def asked(model: Model, s: Scores) -> None:
@@ -143,8 +149,11 @@ def identified(s: Scores, i: int, library: bool) -> dict[str, Found]:
     (terms, fit), seconds = timed(lambda: search_terms(s.found[TOLD[0]][i].expressions, frames, eta))
     out[REFINED] = Found(fit.expressions, terms, seconds, fit)
     if library:
-        (terms, fit), seconds = timed(lambda: select_terms(frames, eta))
-        out[SEARCHED] = Found(fit.expressions, terms, seconds, fit)
+        layers = layers_of(s.truth(i))
+        for name, search in ((EMPTY, lambda: search_terms(advection(layers), frames, eta)),
+                             (SEARCHED, lambda: select_terms(frames, eta))):  # fmt: skip
+            (terms, fit), seconds = timed(search)
+            out[name] = Found(fit.expressions, terms, seconds, fit)
     own, seconds = timed(lambda: medida_flow(s.truth(i)[layers_of(s.truth(i)) :], frames, eta))
     return out | {MEDIDA: Found(own, terms_of(own), seconds)}
 
@@ -181,7 +190,7 @@ def compared(model: Model, twin: Model | None, s: Scores, draws: int, library: b
 
 
 # -- table -----------------------------------------------------------------------------------------------------------
-ORDER = (*TOLD, TWIN, WRITTEN, REFINED, MEAN, SEARCHED, RAW, FILTERED, STILL)
+ORDER = (*TOLD, TWIN, WRITTEN, REFINED, MEAN, EMPTY, SEARCHED, RAW, FILTERED, STILL)
 
 
 def errors(s: Scores) -> dict[str, np.ndarray]:
