@@ -7,7 +7,21 @@ from pathlib import Path
 
 import numpy as np
 from prose_flows import (
-    EMPTY, FILTERED, LEADS, MEAN, MEDIDA, RAW, REFINED, SEARCHED, STILL, TOLD, TWIN, WRITTEN, Scores, errors, text,
+    EMPTY,
+    FILTERED,
+    LEADS,
+    MEAN,
+    MEDIDA,
+    RAW,
+    REFINED,
+    SEARCHED,
+    STILL,
+    TOLD,
+    TWIN,
+    WRITTEN,
+    Scores,
+    errors,
+    text,
     true_terms,
 )  # fmt: skip
 

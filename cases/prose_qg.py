@@ -7,7 +7,8 @@ the maps, with terms taken in and left out by a criterion. Flows are new ones of
 
 Beside it, without a network: the same search from no terms, elimination from all terms, and MEDIDA (which is told how q
 follows from psi, so that only its tendencies count); the true equation from the last map as seen and as filtered;
-persistence; and with --twin a network that never saw an equation. The refined equation also makes an ensemble, of its own standard errors.
+persistence; and with --twin a network that never saw an equation. The refined equation also makes an ensemble, of its
+own standard errors.
 
 Without --train the weights in data/weights/prose_qg.safetensors are used.
 
