@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sciml.equation.expression import Expr
 from sciml.prose.identify import best_fits, candidates
-from sciml.prose.model import Model, Written
+from sciml.prose.model import PROSE, Written
 from sciml.prose.ordinary import SUBSTEPS, SYSTEMS
 from sciml.prose.refine import Refined, freed
 from sciml.prose.scoring import (
@@ -109,7 +109,7 @@ class Tests:
         return torch.stack([of(v[~v.isnan()]) if (~v.isnan()).any() else torch.ones(()).double() for v in own])
 
 
-def unseen(model: Model, names: Sequence[str], windows: int, noise: float, spread: float, seed: int) -> Tests:
+def unseen(model: PROSE, names: Sequence[str], windows: int, noise: float, spread: float, seed: int) -> Tests:
     """So many trajectories of each family, each of an equation of its own."""
     systems = [(list(SYSTEMS).index(n), SYSTEMS[n]) for n in names]
     runs = joined(
@@ -126,7 +126,7 @@ def told(tests: Tests, guess: int) -> list[list[str]]:
     return tests.symbols.guesses(tests.runs.equation, guess)
 
 
-def predicted(model: Model, tests: Tests, guess: int, seen: int | None = None) -> Tensor:
+def predicted(model: PROSE, tests: Tests, guess: int, seen: int | None = None) -> Tensor:
     """Values ``(N, times, channels)``, zero for channels that a system does not have."""
     symbols, out = told(tests, guess), []
     for rows in torch.arange(len(tests.window)).split(BATCH):
@@ -136,13 +136,13 @@ def predicted(model: Model, tests: Tests, guess: int, seen: int | None = None) -
     return u * (torch.arange(u.shape[-1]) < tests.dims[:, None])[:, None]
 
 
-def parts_of(model: Model, points: int) -> int:
+def parts_of(model: PROSE, points: int) -> int:
     """Tokens of so many points of a window."""
     return max(1, points * model.view.steps // model.view.points)
 
 
-def written(model: Model, tests: Tests, guess: int, **options) -> list[list[Written]]:
-    """Equations of all windows, the best first; ``options`` of :meth:`~sciml.prose.model.Model.write`."""
+def written(model: PROSE, tests: Tests, guess: int, **options) -> list[list[Written]]:
+    """Equations of all windows, the best first; ``options`` of :meth:`~sciml.prose.model.PROSE.write`."""
     symbols, out = told(tests, guess), []
     for rows in torch.arange(len(tests.window)).split(BATCH):
         own = [symbols[i] for i in rows]
@@ -163,7 +163,7 @@ def judged(found: Sequence[Sequence[Written]], tests: Tests) -> Expressions:
     return Expressions(torch.tensor([float(m.valid) for m in marks]), torch.tensor([m.error for m in marks]))
 
 
-def errors_of_guesses(model: Model, tests: Tests, beams: int) -> dict[str, Tensor]:
+def errors_of_guesses(model: PROSE, tests: Tests, beams: int) -> dict[str, Tensor]:
     """Scores ``(guess, ..., family)``; ``error`` of clean and noisy targets, until 4 and 6; forms are raw, grammar."""
     out: dict[str, list] = {k: [] for k in ("error", "valid", "expression", "expression_median")}
     for guess in range(len(GUESSES)):
@@ -195,7 +195,7 @@ class Forecast(NamedTuple):
     fits: list[Refined | None] | None = None
 
 
-def forecasts(model: Model, tests: Tests, beams: int, twin: Model | None = None) -> dict[str, Forecast]:
+def forecasts(model: PROSE, tests: Tests, beams: int, twin: PROSE | None = None) -> dict[str, Forecast]:
     """Every method on the windows of one family, by name."""
     n, dim = len(tests.times), int(tests.dims[0])
     window = tests.window[..., :dim].double()
@@ -224,7 +224,7 @@ def with_right_terms(tests: Tests) -> dict[str, Forecast]:
 FITTED = ("decoded, none", "refined, none", "right terms, refined", "SINDy, right terms")
 
 
-def fitted_forecasts(model: Model, tests: Tests, beams: int) -> dict[str, Forecast]:
+def fitted_forecasts(model: PROSE, tests: Tests, beams: int) -> dict[str, Forecast]:
     """Those of :data:`FITTED`."""
     return of_written(model, tests, NONE, "none", beams) | with_right_terms(tests)
 
@@ -235,12 +235,12 @@ def timed(tests: Tests, make: Callable[[], Forecast]) -> Forecast:
     return made._replace(seconds=(time.process_time() - started) / len(tests.window))
 
 
-def of_network(model: Model, tests: Tests, guess: int) -> Forecast:
+def of_network(model: PROSE, tests: Tests, guess: int) -> Forecast:
     """The values that it predicts."""
     return timed(tests, lambda: Forecast(predicted(model, tests, guess)[..., : int(tests.dims[0])], None, 0.0))
 
 
-def of_written(model: Model, tests: Tests, guess: int, name: str, beams: int) -> dict[str, Forecast]:
+def of_written(model: PROSE, tests: Tests, guess: int, name: str, beams: int) -> dict[str, Forecast]:
     """The equation written integrated from the noisy first state, and refined.
 
     Numbers that were written are a prior as wide as the ranges of the training: they decide what the window does not.
@@ -324,24 +324,24 @@ def marked(found: Forecast, tests: Tests) -> Marks:
 
 
 # -- sweeps and latency ----------------------------------------------------------------------------------------------
-def readers(model: Model, twin: Model | None) -> dict[str, tuple[Model, int]]:
+def readers(model: PROSE, twin: PROSE | None) -> dict[str, tuple[PROSE, int]]:
     """Networks that predict, with what they are told."""
     own = {"skeleton": (model, SKELETON), "none": (model, NONE)}
     return own | ({} if twin is None else {"twin": (twin, NONE)})
 
 
-def errors_of(who: Mapping[str, tuple[Model, int]], tests: Tests, seen: int | None = None) -> Tensor:
+def errors_of(who: Mapping[str, tuple[PROSE, int]], tests: Tests, seen: int | None = None) -> Tensor:
     """Mean errors of prediction in [2, 6] against clean truth, ``(readers, families)``."""
     return torch.stack([tests.mean(relative_error(predicted(m, tests, g, seen), tests.truth)) for m, g in who.values()])
 
 
-def expressions_of(model: Model, tests: Tests) -> Expressions:
+def expressions_of(model: PROSE, tests: Tests) -> Expressions:
     """Told the skeleton and nothing: marks ``(2, N)`` of equations written greedily without the grammar."""
     marks = [judged(written(model, tests, guess, constrained=False), tests) for guess in (SKELETON, NONE)]
     return Expressions(*(torch.stack(m) for m in zip(*marks, strict=True)))
 
 
-def latency(model: Model, tests: Tests, batches: Sequence[int], repeats: int) -> Tensor:
+def latency(model: PROSE, tests: Tests, batches: Sequence[int], repeats: int) -> Tensor:
     """Median of seconds for a window ``(predict and write, batches)``."""
 
     def seconds(rows: Tensor, work: Callable[[Tests], object]) -> float:

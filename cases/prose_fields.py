@@ -13,7 +13,7 @@ from sciml.equation.expression import Expr
 from sciml.prose.field_fit import FieldFit, fit_fields
 from sciml.prose.field_scores import difference, forecast, random_fields, structures, valid
 from sciml.prose.fields import Fields
-from sciml.prose.model import Model
+from sciml.prose.model import PROSE
 from sciml.prose.refine import freed
 from sciml.prose.scoring import relative_error
 from sciml.prose.symbols import GUESSES, Symbols
@@ -65,19 +65,19 @@ class Unseen:
 
 
 # -- the network -----------------------------------------------------------------------------------------------------
-def guess_of(model: Model, test: Unseen, guess: int) -> list[list[str]] | None:
+def guess_of(model: PROSE, test: Unseen, guess: int) -> list[list[str]] | None:
     """What the network is told."""
     symbolic = model.about.get("symbols", True)
     return test.symbols.guesses(test.runs.equation, guess, test.seed) if symbolic else None
 
 
-def predicted(model: Model, test: Unseen, guess: int, shown: Tensor | None = None) -> Tensor:
+def predicted(model: PROSE, test: Unseen, guess: int, shown: Tensor | None = None) -> Tensor:
     """The second half ``(N, 32, points)``."""
     t, told = test.runs.t, guess_of(model, test, guess)
     return model.predict(t[:SEEN], test.seen, t[SEEN:], told, shown)
 
 
-def decoded(model: Model, test: Unseen, guess: int, shown: Tensor | None = None, constrained: bool = True):
+def decoded(model: PROSE, test: Unseen, guess: int, shown: Tensor | None = None, constrained: bool = True):
     """Equations of all windows, None where there is none."""
     if not model.about.get("symbols", True):
         return [None] * len(test.runs)
@@ -110,7 +110,7 @@ def r2(values: Tensor, truth: Tensor) -> Tensor:
     return torch.nan_to_num(1 - (values - truth).square().sum((1, 2)) / spread, nan=-1.0).clamp(min=-1.0)
 
 
-def scored(model: Model, test: Unseen, guess: int, shown: Tensor | None = None) -> tuple[Scores, list]:
+def scored(model: PROSE, test: Unseen, guess: int, shown: Tensor | None = None) -> tuple[Scores, list]:
     """Prediction errors and those of decoded equations, which are returned as well."""
     values, systems = predicted(model, test, guess, shown), decoded(model, test, guess, shown)
     truth = test.runs.u[:, SEEN:]
@@ -122,7 +122,7 @@ def scored(model: Model, test: Unseen, guess: int, shown: Tensor | None = None) 
     }, systems
 
 
-def scored_fully(model: Model, test: Unseen, guess: int) -> tuple[Scores, list]:
+def scored_fully(model: PROSE, test: Unseen, guess: int) -> tuple[Scores, list]:
     """And validity, errors on random fields, and the forecast of the decoded equation from the last state seen."""
     scores, systems = scored(model, test, guess)
     points = test.runs.u.shape[-1]
@@ -227,12 +227,12 @@ SHOWN = (4, 8, 12, 16)
 SWEPT = {GUESSES.index(name): name for name in ("skeleton", "none")}
 
 
-def noise_sweep(model: Model, test: Unseen, levels: Sequence[float] = NOISES) -> dict[str, Tensor]:
+def noise_sweep(model: PROSE, test: Unseen, levels: Sequence[float] = NOISES) -> dict[str, Tensor]:
     """Mean errors ``(levels, guesses)``."""
     return _means([[scored(model, test.with_noise(level), g)[0] for g in SWEPT] for level in levels])
 
 
-def length_sweep(model: Model, test: Unseen, shown: Sequence[int] = SHOWN) -> dict[str, Tensor]:
+def length_sweep(model: PROSE, test: Unseen, shown: Sequence[int] = SHOWN) -> dict[str, Tensor]:
     """Mean errors ``(lengths, guesses)`` where only so many of the last tokens are seen."""
     tokens = [torch.full((len(test.runs),), n, device=test.runs.u.device) for n in shown]
     return _means([[scored(model, test, g, n)[0] for g in SWEPT] for n in tokens])

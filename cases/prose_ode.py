@@ -44,7 +44,7 @@ from sciml.data import write_netcdf
 from sciml.equation.tokens import Vocabulary
 from sciml.prose import sets
 from sciml.prose.learning import Course
-from sciml.prose.model import Model, new
+from sciml.prose.model import PROSE, new
 from sciml.prose.ordinary import SYSTEMS
 from sciml.prose.symbols import Symbols
 from sciml.prose.trajectories import Trajectories, generate
@@ -100,7 +100,7 @@ def family_runs(names: Sequence[str], equations: int, conditions: int, seed: int
     return generate([SYSTEMS[names[i]]], equations, conditions, seed=1000 * seed + i, spread=spread)
 
 
-def taught(o: Options, out: Path) -> Model:
+def taught(o: Options, out: Path) -> PROSE:
     """A model trained on trajectories of the chosen families."""
     names = chosen(o.families, tuple(SYSTEMS))
     equations, conditions, updates = sized(o, quick=(30, 4, 20), default=(3000, 20, 8000), full=(25600, 20, 40000))
@@ -115,11 +115,11 @@ def taught(o: Options, out: Path) -> Model:
 
 
 # -- evaluation ------------------------------------------------------------------------------------------------------
-def loaded(path: Path, names: Sequence[str], symbols: bool = True) -> tuple[Model, tuple[str, ...]]:
+def loaded(path: Path, names: Sequence[str], symbols: bool = True) -> tuple[PROSE, tuple[str, ...]]:
     """A model on the CPU, and which of the families it was trained for are asked for."""
     if not path.exists():
         raise Refused(f"there are no weights {path}; train a network with --train, or name its file with --weights")
-    model = Model.load(path)
+    model = PROSE.load(path)
     if not isinstance(model.view, Windows) or model.vocabulary.fields != FIELDS or "names" not in model.about:
         raise Refused(f"{path} has weights for other data; those of this case are made with --train")
     if bool(model.about.get("symbols", True)) != symbols:
@@ -134,7 +134,7 @@ def tested(o: Options, names: Sequence[str]) -> tuple[str, ...]:
     return few if o.preset == "quick" and not o.families and few else tuple(names)
 
 
-def evaluated(o: Options, model: Model, names: Sequence[str], twin: Model | None) -> tuple[xr.Dataset, list[Shown]]:
+def evaluated(o: Options, model: PROSE, names: Sequence[str], twin: PROSE | None) -> tuple[xr.Dataset, list[Shown]]:
     """All numbers, and trajectories to draw."""
     scale = SCALES[o.preset] | {n: v for n in ("windows", "refine") if (v := getattr(o, n)) is not None}
     tests = unseen(model, names, scale["windows"], model.about["noise"], model.about["spread"], o.seed)

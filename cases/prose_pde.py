@@ -44,7 +44,7 @@ from sciml.equation.tokens import Vocabulary
 from sciml.prose import sets
 from sciml.prose.fields import Fields, generate_fields
 from sciml.prose.learning import Course
-from sciml.prose.model import Model, new
+from sciml.prose.model import PROSE, new
 from sciml.prose.partial import PDES
 from sciml.prose.states import gaussian_process
 from sciml.prose.symbols import GUESSES, NONE, Symbols, one_of
@@ -92,7 +92,7 @@ def symbols_of(vocabulary: Vocabulary, runs: Fields, length: int) -> Symbols:
     return Symbols.of(vocabulary, runs.equations, runs.family.cpu(), further=FURTHER, length=length)
 
 
-def taught(o: Options, out: Path) -> Model:
+def taught(o: Options, out: Path) -> PROSE:
     """A model trained on solutions of the chosen families."""
     names = chosen(o.families, tuple(PDES))
     equations, conditions, updates = sized(o, quick=(40, 2, 20), default=(800, 10, 6000), full=(10240, 50, 60000))
@@ -109,11 +109,11 @@ def taught(o: Options, out: Path) -> Model:
 
 
 # -- tests -----------------------------------------------------------------------------------------------------------
-def loaded(o: Options, path: Path) -> Model:
+def loaded(o: Options, path: Path) -> PROSE:
     """A network of fields from a file."""
     if not path.exists():
         raise Refused(f"there are no weights {path}; train a network with --train, or name its file with --weights")
-    model = Model.load(path, device(o.device))
+    model = PROSE.load(path, device(o.device))
     if not isinstance(model.view, Lines) or "names" not in model.about:
         raise Refused(f"{path} is not a network of one-dimensional fields; make one with --train")
     return model
@@ -128,7 +128,7 @@ def sizes(o: Options) -> tuple[int, int, int]:
     return equations, conditions, min(windows, equations * conditions)
 
 
-def unseen(o: Options, model: Model, names: Sequence[str], shifted: bool = False) -> fields.Unseen:
+def unseen(o: Options, model: PROSE, names: Sequence[str], shifted: bool = False) -> fields.Unseen:
     """Solutions of equations with a seed of their own."""
     equations, conditions, _ = sizes(o)
     seed, spread = o.seed + (SHIFTED if shifted else UNSEEN), model.about.get("spread", o.spread)
@@ -148,7 +148,7 @@ def windows_of(test: fields.Unseen, count: int) -> list[int]:
     return found
 
 
-def evaluated(o: Options, model: Model, test: fields.Unseen, shifted: fields.Unseen):
+def evaluated(o: Options, model: PROSE, test: fields.Unseen, shifted: fields.Unseen):
     """Everything that is measured, by family, and the refined windows."""
     ds = xr.Dataset(attrs={"Conventions": "CF-1.11"})
     windows, told = windows_of(test, sizes(o)[2]), {}

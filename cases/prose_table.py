@@ -21,7 +21,7 @@ from prose_evaluation import (
     unseen,
 )  # fmt: skip
 
-from sciml.prose.model import Model
+from sciml.prose.model import PROSE
 from sciml.prose.ordinary import SENSITIVITY
 from sciml.prose.symbols import GUESSES
 
@@ -33,7 +33,7 @@ BATCHES = (1, 64)
 TOLD = ("skeleton", "none")
 
 
-def swept(model: Model, twin: Model | None, tests: Tests, fits: int, beams: int, seed: int) -> dict[str, torch.Tensor]:
+def swept(model: PROSE, twin: PROSE | None, tests: Tests, fits: int, beams: int, seed: int) -> dict[str, torch.Tensor]:
     """Errors for other noise, fewer points, and wider ranges of parameters; methods with fits on so many windows."""
     who, names, about = readers(model, twin), tests.runs.names, model.about
     noisy = [tests.with_noise(level, seed) for level in NOISES]
@@ -53,13 +53,13 @@ def swept(model: Model, twin: Model | None, tests: Tests, fits: int, beams: int,
     return out
 
 
-def noise_expressions(model: Model, tests: Tests, noisy: Sequence[Tests]) -> torch.Tensor:
+def noise_expressions(model: PROSE, tests: Tests, noisy: Sequence[Tests]) -> torch.Tensor:
     """Mean errors of expressions ``(noise, told, families)``; all are written together."""
     errors = expressions_of(model, tests.repeated(noisy)).error.unflatten(1, (len(noisy), -1))
     return stacked([[tests.mean(e) for e in level] for level in errors.transpose(0, 1)])
 
 
-def fitted_errors(model: Model, tests: Tests, beams: int) -> torch.Tensor:
+def fitted_errors(model: PROSE, tests: Tests, beams: int) -> torch.Tensor:
     """Mean errors of equations found without a guess, ``(methods, families)``."""
     families = [tests.family(f) for f in range(len(tests.runs.names))]
     found = [[marked(c, own).errors.mean() for c in fitted_forecasts(model, own, beams).values()] for own in families]

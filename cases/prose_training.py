@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciml.optimisers import adamw, muon
 from sciml.prose.learning import Course, Teaching
-from sciml.prose.model import Model
+from sciml.prose.model import PROSE
 from sciml.train import fit
 
 OPTIMISERS = {"adamw": adamw, "muon": muon}
@@ -78,15 +78,15 @@ def chosen(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     return tuple(n for n in known if not names or n in names)
 
 
-def further(path: Path, model: Model) -> dict[str, Tensor]:
+def further(path: Path, model: PROSE) -> dict[str, Tensor]:
     """Weights to start from, of a network of the same size and view."""
-    earlier = Model.load(path)
+    earlier = PROSE.load(path)
     if earlier.net.config != model.net.config or earlier.view != model.view:
         raise Refused(f"--start {path}: a network of another size or view of the data; train from the beginning")
     return earlier.net.state_dict()
 
 
-def train(o: Training, out: Path, model: Model, course: Course, updates: int, **about) -> Model:
+def train(o: Training, out: Path, model: PROSE, course: Course, updates: int, **about) -> PROSE:
     """Train and save; guesses are told in equal shares and sometimes none, as the twin always has it."""
     torch.backends.cuda.matmul.allow_tf32 = True
     if o.start is not None:

@@ -37,6 +37,7 @@ from sciml.nn.mgno import MgNO
 from sciml.nn.unet import UNet
 from sciml.objectives import emulator
 from sciml.observe import Channel, Operator, windows
+from sciml.prose.model import PROSE
 from sciml.rollout import BlowUp, Trajectory, rollout
 from sciml.spectra import diagnostics, isotropic
 from sciml.step import STEPPERS, State, Step, ab3, etdrk4, euler, imex, rk4
@@ -45,6 +46,7 @@ from sciml.surrogate import Surrogate
 __version__ = "0.1.0"
 __all__ = [
     "LETKF",
+    "PROSE",
     "STEPPERS",
     "Advection",
     "AllenCahn",

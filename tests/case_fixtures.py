@@ -16,7 +16,8 @@ from tests import ROOT
 FOLDER = ROOT / "cases"
 HELPERS = (
     "common", "elastic", "elements", "methods", "neural", "neural_pictures", "operators", "prose_evaluation",
-    "prose_fields", "prose_fields_pictures", "prose_pictures", "prose_table", "prose_training",
+    "prose_fields", "prose_fields_pictures", "prose_flow_pictures", "prose_flows", "prose_pictures", "prose_table",
+    "prose_training",
 )  # fmt: skip
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
@@ -37,11 +38,11 @@ SHORT = {
     "insr_turbulence": "--width 6 --depth 2 --iterations 20 --end 0.1",
     "insr_teng": "--problem burgers --width 6 --depth 2 --iterations 20 --end 0.5",
     "insr_elastic": "--width 6 --steps 2",
-    "prose_ode": "--train --families thomas --equations 8 --conditions 2 --updates 3 --batch 4 "
-    "--windows 2 --beams 1",
+    "prose_ode": "--train --families thomas --equations 8 --conditions 2 --updates 3 --batch 4 --windows 2 --beams 1",
     "insr_sphere": "--width 4 --iterations 30 --days 0.2",
     "prose_pde": "--train --families heat advection --equations 10 --conditions 2 --updates 20 --batch 8 --lr 3e-3 "
     "--tested 1 --states 1",
+    "prose_qg": "--members 2 --no-library --draws 4",
 }
 NEURAL = "fields.nc state.safetensors error.png fields.png summary.json"
 PROMISED = {
@@ -58,6 +59,7 @@ PROMISED = {
     "mgno_darcy": "scores.nc error.png fields.png mgno.safetensors mgno.csv mgno.png summary.json",
     "prose_ode": "table.nc errors.png trajectories.png sweeps.png model.safetensors training.csv summary.json",
     "prose_pde": "table.nc errors.png fields.png sweeps.png training.csv model.safetensors summary.json",
+    "prose_qg": "table.nc errors.png maps.png terms.png summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }
 QG = SHORT["qg_two_layer"].split()

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from sciml.equation.tokens import Vocabulary, write
-from sciml.prose.model import Model, Written, new
+from sciml.prose.model import PROSE, Written, new
 from sciml.prose.symbols import GUESSES, KNOWN, NONE
 from sciml.prose.windows import Windows
 from tests import ROOT
@@ -20,7 +20,7 @@ FIELDS = tuple(f"u_{i}" for i in range(5))
 pytestmark = pytest.mark.usefixtures("_cases_are_importable")
 
 
-def untrained(**about) -> Model:
+def untrained(**about) -> PROSE:
     small = new(Windows(5), Vocabulary(FIELDS), "small", length=144, seed=0)
     return replace(small, about={"names": ["thomas", "rossler"], "spread": 0.1, "noise": 0.02, "symbols": True} | about)
 
@@ -60,7 +60,7 @@ def test_refuses_trajectories_of_other_families(call, tmp_path):
     ended = call(*line, "--out", tmp_path / "a", case="prose_ode")
     assert (ended.status, ended.err) == (0, "")
     assert "for --twin" in ended.out
-    assert Model.load(tmp_path / "a" / "model.safetensors").about["symbols"] is False
+    assert PROSE.load(tmp_path / "a" / "model.safetensors").about["symbols"] is False
     ended = call(*line, "--families", "rossler", "--out", tmp_path / "b", case="prose_ode")
     refused(ended, "holds thomas; name these with --families")
 

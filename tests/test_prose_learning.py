@@ -10,7 +10,7 @@ from sciml.equation.tokens import EOS, Vocabulary, read, skeleton, write
 from sciml.optimisers import adamw, muon
 from sciml.prose import sets
 from sciml.prose.learning import Course, Teaching, parts_of, relative_square
-from sciml.prose.model import Model, new
+from sciml.prose.model import PROSE, new
 from sciml.prose.ordinary import SYSTEMS
 from sciml.prose.symbols import CORRUPTED, KNOWN, NONE, SKELETON, Symbols, corrupted, one_of, polynomial
 from sciml.prose.symmetry import Shifts, free_axes, rolled
@@ -259,14 +259,14 @@ def test_models_come_back_from_files_to_half_precision(runs, tmp_path):
     model.net.eval()
     path = tmp_path / "model.safetensors"
     model.save(path, names=["a"])
-    again = Model.load(path)
+    again = PROSE.load(path)
     assert again.about["names"] == ["a"]
     t, u = runs.t[:64], runs.u[:4, :64]
     torch.testing.assert_close(again.predict(t, u, runs.t[64:]), model.predict(t, u, runs.t[64:]), atol=0.2, rtol=0.02)
     assert len(again.write(t, u, torch.full((4,), 3), beams=2)[0]) == 2
     sets.save(runs, tmp_path / "runs.safetensors")
     with pytest.raises(ValueError, match="holds a"):
-        Model.load(tmp_path / "runs.safetensors")
+        PROSE.load(tmp_path / "runs.safetensors")
 
 
 def test_models_refuse_other_times_shapes_and_values(runs):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sciml.equation.tokens import EOS, PAD, PLACEHOLDER, Vocabulary, read
-from sciml.nn.prose import PRESETS, Attention, Config, Prose, attend, sinusoids
+from sciml.nn.prose import PRESETS, Attention, Config, Transformer, attend, sinusoids
 from sciml.prose.decode import Cache, Grammar, search
 
 V = Vocabulary(tuple(f"u_{i}" for i in range(5)))
@@ -15,7 +15,7 @@ B = 4
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return Prose(SIZES).eval()
+    return Transformer(SIZES).eval()
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def given():
 def test_presets_have_the_sizes_they_promise():
     """104.4 million weights of the published one by the notes on its paper, with another vocabulary and embeddings."""
     small = Config(features=25, queries=33, outputs=5, vocabulary=1070)
-    counts = {p: sum(w.numel() for w in Prose(small.preset(p)).parameters()) / 1e6 for p in PRESETS}
+    counts = {p: sum(w.numel() for w in Transformer(small.preset(p)).parameters()) / 1e6 for p in PRESETS}
     assert counts["published"] == pytest.approx(104.4, rel=0.01)
     assert counts["middle"] == pytest.approx(14, rel=0.05)
     assert counts["small"] < 2.5
@@ -149,7 +149,7 @@ def test_free_search_writes_no_placeholder_and_nothing_after_the_end(net, given)
 def test_more_beams_find_nothing_less_probable():
     """A network of which greedy search is misled: the best first token has no good successor."""
     torch.manual_seed(3)
-    net = Prose(SIZES).eval()
+    net = Transformer(SIZES).eval()
     with torch.no_grad():
         net.embed_token.weight.mul_(3.0)
         fused, mask = net.encode(torch.randn(8, 6, 7), torch.ones(8, 6, dtype=torch.bool), torch.ones(8, 3).long())

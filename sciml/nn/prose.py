@@ -133,7 +133,7 @@ def sinusoids(length: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
 
 
-class Prose(nn.Module):
+class Transformer(nn.Module):
     """Data tokens and an equation (or a guess of it, or none) to values at queries and to the tokens of the equation.
 
     Encoders of either, a fusion of both, an operator decoder whose queries see the fused tokens but not each other,

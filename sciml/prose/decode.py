@@ -22,7 +22,7 @@ from sciml.equation.tokens import (
     SIGNS,
     Vocabulary,
 )  # fmt: skip
-from sciml.nn.prose import KeysValues, Prose
+from sciml.nn.prose import KeysValues, Transformer
 
 FREE, SIGN, MANTISSA = 0, 1, 2
 """What came last: anything, a sign or a mantissa, which only one kind of token may follow."""
@@ -100,7 +100,7 @@ class Grammar:
 class Cache:
     """The symbol decoder one token at a time, with the keys and values of all that came before."""
 
-    def __init__(self, net: Prose, fused: Tensor, mask: Tensor):
+    def __init__(self, net: Transformer, fused: Tensor, mask: Tensor):
         self.net, self.mask = net, mask[:, None, None]
         self.memory = [layer.cross.keys_values(fused) for layer in net.decoder]
         self.past: list[list[KeysValues]] = [[] for _ in net.decoder]
@@ -124,7 +124,7 @@ class Cache:
 
 @torch.no_grad()
 def search(
-    net: Prose, vocabulary: Vocabulary, fused: Tensor, mask: Tensor, *, beams: int = 1, length: int | None = None,
+    net: Transformer, vocabulary: Vocabulary, fused: Tensor, mask: Tensor, *, beams: int = 1, length: int | None = None,
     grammar: Grammar | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Beam search of equations: tokens ``(batch, beams, length)``, padded, best first, and log-probability per token.

@@ -39,6 +39,8 @@ LEAST = {"F": -0.5, "F1": 0.05, "F2": 0.05}
 LEAST_GAIN = 0.15
 PENALTY = 2.0
 """How many times Schwarz's penalty a parameter costs: innovations are not quite white, which lets needless terms in."""
+HOPELESS = 3.0
+"""A term is not tried without where the square of its value over its error is so many times the price of it."""
 STEP = 1e-5
 """Finite difference, in units of :data:`SCALES`."""
 FLOORS = (0.1, 0.01, 2e-3)
@@ -54,6 +56,8 @@ class RefinedFlow:
     values: dict[str, float]
     errors: dict[str, float]
     """standard errors of the values"""
+    covariance: Tensor
+    """of the values, in their order"""
     misfit: float
     """rms error of the step from frame to frame, over the rms change from frame to frame"""
     bic: float
@@ -61,10 +65,12 @@ class RefinedFlow:
     the number of data"""
     state: Tensor
     """estimate of the last frame, of less noise than the frame itself, ``(layers, n, n)``"""
+    doubt: Tensor
+    """variance of its coefficients, ``(layers, *modes)``; that of the noise times the gain, as of Kalman's filter"""
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """Frames as coefficients, and what is needed to compare them with forecasts."""
 
     grid: Grid
@@ -101,14 +107,14 @@ class _Window:
     def cost(self, error: Tensor, floor: float) -> float:
         return float((self.count * self.variance(error, floor).log()).sum()) * len(error)
 
-    def with_gain(self, variance: Tensor) -> _Window:
+    def with_gain(self, variance: Tensor) -> Window:
         """The window with the gains that innovations of this variance ask for."""
         gain = (1 - self.noise / variance.clamp(min=1e-300)).clamp(LEAST_GAIN, 1.0)
         gain = torch.where(gain > 1 - 1e-6, 1.0, gain)
         return replace(self, gain=gain[:, self.shell])
 
 
-def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int | None) -> _Window:
+def window_of(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int | None) -> Window:
     grid, frames = Grid(frames.shape[-1], device=str(frames.device)), frames.double()
     psi, weight = grid.fft(frames), grid.weight.expand(grid.modes).clone()
     outside = (frames - grid.ifft(psi)).square().mean((0, 2, 3)) / (frames[0, 0].numel() - weight.sum())
@@ -117,7 +123,7 @@ def _window(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int
     count = torch.zeros(int(shell.max()) + 1, dtype=torch.float64, device=grid.device)
     count = count.index_add(0, shell.reshape(-1), weight.reshape(-1)).clamp(min=1)
     none, steps = torch.zeros_like(count), math.ceil(every * (steps_per_day or daily_steps(grid)))
-    made = _Window(grid, eta, every, steps, psi, shell, count, outside[:, None], none, none)
+    made = Window(grid, eta, every, steps, psi, shell, count, outside[:, None], none, none)
     change = made.variance(made.weighted(psi[1:] - psi[:-1]), 0.0) + 1e-10 * psi.abs().square().amax()
     return replace(made, change=change).with_gain(change)
 
@@ -139,21 +145,16 @@ def fit_flow(
     layers = layers_of(form)
     if frames.ndim != 4 or frames.shape[1] != layers or len(frames) < 2:
         raise ValueError(f"frames of a flow of {layers} layers must be (2 or more, {layers}, n, n), {frames.shape=}")
-    return _fitted(tuple(form), _window(frames, eta, every, steps_per_day), start, iterations)[0]
+    return fitted(tuple(form), window_of(frames, eta, every, steps_per_day), start, iterations)[0]
 
 
-def _fitted(
-    form: Written, window: _Window, start: Mapping[str, float] = {}, iterations: int = 20, filtering: bool = True
-) -> tuple[RefinedFlow, _Window]:
-    """The fit, and the window with the gains that it ends with."""
-    names = sorted(set().union(*(leaves(e, Param) for e in form)))
-    columns = [
-        (_scale(name, start), LEAST.get(name, -math.inf), start.get(name, SCALES[name] if name in LEAST else 0.0))
-        for name in names
-    ]
-    scale, low, p = torch.tensor(columns, dtype=torch.float64, device=window.grid.device).view(-1, 3).unbind(1)
-    model = _Model(form, names, scale, low, window)
-    if not start:
+def fitted(
+    form: Written, window: Window, start: Mapping[str, float] = {}, iterations: int = 20, filtering: bool = True,
+    rough: bool = False,
+) -> tuple[RefinedFlow, Window]:  # fmt: skip
+    """The fit, and the window with the gains that it ends with; a ``rough`` start takes all floors, as none does."""
+    model, p = _begun(form, window, start)
+    if rough or not start:
         model = replace(model, window=replace(window, gain=torch.ones_like(window.gain)))
         for floor in FLOORS[:-1]:
             p = _minimised(model, p, floor, iterations).p
@@ -163,6 +164,38 @@ def _fitted(
         model = replace(model, window=window.with_gain(window.variance(fit.error, 0.0)))
         fit = _minimised(model, fit.p, FLOORS[-1], iterations)
     return _summary(model, fit), model.window
+
+
+def _begun(form: Written, window: Window, start: Mapping[str, float]) -> tuple[_Model, Tensor]:
+    """The model and the parameters to begin with."""
+    names = sorted(set().union(*(leaves(e, Param) for e in form)))
+    columns = [
+        (_scale(name, start), LEAST.get(name, -math.inf), start.get(name, SCALES[name] if name in LEAST else 0.0))
+        for name in names
+    ]
+    scale, low, p = torch.tensor(columns, dtype=torch.float64, device=window.grid.device).view(-1, 3).unbind(1)
+    return _Model(form, names, scale, low, window), torch.maximum(p, low)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The cost about some values, to second order: it falls by ``b' A^-1 b`` where parameters are fitted."""
+
+    names: list[str]
+    A: Tensor
+    b: Tensor
+
+    def fall(self, names: Iterable[str]) -> float:
+        """By how much the cost would fall were these parameters fitted and the others left as they are."""
+        some = torch.tensor(sorted({self.names.index(name) for name in names}), dtype=torch.long)
+        return float(self.b[some] @ torch.linalg.pinv(self.A[some][:, some], hermitian=True) @ self.b[some])
+
+
+def slopes(form: Written, window: Window, values: Mapping[str, float]) -> Slopes:
+    """Of a flow in parameters, which are zero where they have no value."""
+    names = set().union(*(leaves(e, Param) for e in form))
+    model, p = _begun(form, window, dict.fromkeys(names, 0.0) | dict(values))
+    return Slopes(model.names, *_normal(model(p), window, FLOORS[-1]))
 
 
 @dataclass(frozen=True)
@@ -182,7 +215,7 @@ class _Model:
     names: list[str]
     scale: Tensor
     low: Tensor
-    window: _Window
+    window: Window
 
     def __call__(self, p: Tensor) -> _Fit:
         many = torch.cat([p[None], p + STEP * torch.diag(self.scale)])
@@ -192,7 +225,7 @@ class _Model:
         return _Fit(p, errors[0], (errors[1:] - errors[0]) / STEP, states[0])
 
 
-def _filtered(form: Written, values: Mapping[str, Tensor], window: _Window) -> tuple[Tensor, Tensor]:
+def _filtered(form: Written, values: Mapping[str, Tensor], window: Window) -> tuple[Tensor, Tensor]:
     """Innovations ``(sets, frames - 1, layers, *modes)`` and last states ``(sets, layers, *modes)`` of parameter sets.
 
     Without noise all frames are stepped at once, as no forecast then depends on the one before.
@@ -214,7 +247,7 @@ def _filtered(form: Written, values: Mapping[str, Tensor], window: _Window) -> t
     return torch.stack(out, 1), x
 
 
-def _prior(window: _Window) -> Tensor:
+def _prior(window: Window) -> Tensor:
     """Share of the first frame that is not noise, by shell (Wiener's filter)."""
     power = window.variance(window.weighted(window.psi), 0.0).clamp(min=1e-300)
     return (1 - window.noise / power).clamp(min=0)[:, window.shell]
@@ -242,7 +275,7 @@ def _minimised(model: _Model, p: Tensor, floor: float, iterations: int) -> _Fit:
     return now
 
 
-def _normal(fit: _Fit, window: _Window, floor: float) -> tuple[Tensor, Tensor]:
+def _normal(fit: _Fit, window: Window, floor: float) -> tuple[Tensor, Tensor]:
     """Normal matrix and right-hand side with errors weighted by the variance of their shell."""
     weight = window.variance(fit.error, floor)[:, window.shell].rsqrt()
     J = torch.view_as_real((fit.slopes * weight).flatten(1)).flatten(1)
@@ -253,13 +286,15 @@ def _normal(fit: _Fit, window: _Window, floor: float) -> tuple[Tensor, Tensor]:
 def _summary(model: _Model, fit: _Fit) -> RefinedFlow:
     window, names = model.window, model.names
     A, _ = _normal(fit, window, FLOORS[-1])
-    spread = model.scale * torch.linalg.pinv(A, hermitian=True).diagonal().clamp(min=0).sqrt() if names else fit.p
+    covariance = model.scale[:, None] * model.scale * torch.linalg.pinv(A, hermitian=True)
+    spread = covariance.diagonal().clamp(min=0).sqrt()
     values, spread = dict(zip(names, fit.p.tolist(), strict=True)), dict(zip(names, spread.tolist(), strict=True))
     change = window.weighted(window.psi[1:] - window.psi[:-1])
     misfit = float(fit.error.abs().square().sum().sqrt() / change.abs().square().sum().sqrt())
     written = tuple(three_digits(substituted(e, values)) for e in model.form)
     bic = window.cost(fit.error, FLOORS[-1]) + PENALTY * len(names) * math.log(window.data)
-    return RefinedFlow(written, values, spread, misfit, bic, window.grid.ifft(fit.state))
+    doubt = window.noise[..., None] * window.gain
+    return RefinedFlow(written, values, spread, covariance, misfit, bic, window.grid.ifft(fit.state), doubt)
 
 
 # -- structures ------------------------------------------------------------------------------------------------------
@@ -301,27 +336,29 @@ def select_terms(
     Of the fit with all terms that are left, the one with the smallest ratio of value to standard error is taken out
     as long as the criterion does not rise.
     """
-    layers, window = frames.shape[1], _window(frames, eta, every, steps_per_day)
+    layers, window = frames.shape[1], window_of(frames, eta, every, steps_per_day)
     terms = frozenset(TERMS if candidates is None else candidates) - (set() if layers == 2 else {"shear"})
     terms = terms - (set() if eta is not None else {"topography"})
-    best, window = _fitted(structure(layers, terms), window)
+    best, window = fitted(structure(layers, terms), window)
     while True:
-        fewer, best = _eliminated(terms, best, window)
+        fewer, best = eliminated(terms, best, window)
         if fewer == terms:
             return terms, best
         terms = fewer
-        best, window = _fitted(structure(layers, terms), window, best.values)
+        best, window = fitted(structure(layers, terms), window, best.values)
 
 
-def _eliminated(terms: frozenset[str], best: RefinedFlow, window: _Window) -> tuple[frozenset[str], RefinedFlow]:
+def eliminated(terms: frozenset[str], best: RefinedFlow, window: Window) -> tuple[frozenset[str], RefinedFlow]:
     """Terms that are left, and their fit with the gains of the window."""
     layers = window.psi.shape[1]
-    order = sorted(_removable(terms, layers), key=lambda term: _strength(term, layers, best))
-    for term in order[:2]:
+    strength = {term: _strength(term, layers, best) for term in _removable(terms, layers)}
+    for term in sorted(strength, key=lambda term: strength[term])[:2]:
+        if strength[term] ** 2 > HOPELESS * PENALTY * math.log(window.data):
+            break
         fewer = terms - {term}
-        trial, _ = _fitted(structure(layers, fewer), window, best.values, filtering=False)
+        trial, _ = fitted(structure(layers, fewer), window, best.values, filtering=False)
         if trial.bic <= best.bic:
-            return _eliminated(fewer, trial, window)
+            return eliminated(fewer, trial, window)
     return terms, best
 
 

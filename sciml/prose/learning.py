@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciml.nn.prose import Prose
+from sciml.nn.prose import Transformer
 from sciml.prose.symbols import Symbols
 from sciml.prose.trajectories import with_noise
 from sciml.prose.windows import Samples, View
@@ -106,7 +106,7 @@ class Teaching:
     """
 
     def __init__(
-        self, net: Prose, corpus: Corpus, *, batch: int = 64, guesses: Sequence[float] = (0.2, 0.2, 0.3, 0.3),
+        self, net: Transformer, corpus: Corpus, *, batch: int = 64, guesses: Sequence[float] = (0.2, 0.2, 0.3, 0.3),
         weight: float = 6.0, symbolic: float = 1.0, every: int = 1, parts: Sequence[float] = (0.7, 0.3), seed: int = 0,
         bfloat16: bool = True,
     ):  # fmt: skip

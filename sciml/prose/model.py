@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sciml.equation.tokens import BOS, Vocabulary
 from sciml.files import load_tensors, refusing, save_tensors
-from sciml.nn.prose import Config, Prose
+from sciml.nn.prose import Config, Transformer
 from sciml.prose.decode import Grammar, search
 from sciml.prose.symbols import padded, trimmed
 from sciml.prose.windows import Lines, Maps, View, Windows
@@ -31,7 +31,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Model:
+class PROSE:
     """Predicts the values of a trajectory and writes its equation.
 
     Parameters
@@ -40,7 +40,7 @@ class Model:
     about : whatever shall be known of the training, such as ``names`` of the families
     """
 
-    net: Prose
+    net: Transformer
     vocabulary: Vocabulary
     view: View
     about: dict[str, Any] = field(default_factory=dict)
@@ -123,13 +123,13 @@ class Model:
         save_tensors(path, {n: p.half() for n, p in self.net.named_parameters()}, header)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> Model:
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> PROSE:
         """What :meth:`save` wrote; raises ``ValueError`` for other files."""
         tensors, header = load_tensors(path)
         with refusing(path):
             if header.get("kind") != KIND:
                 raise ValueError(f"it holds a {header.get('kind')}")
-            net, vocabulary = Prose(Config(**header["config"])), Vocabulary(tuple(header["fields"]))
+            net, vocabulary = Transformer(Config(**header["config"])), Vocabulary(tuple(header["fields"]))
             if net.config.vocabulary != len(vocabulary):
                 known = f"{net.config.vocabulary} tokens, and equations have {len(vocabulary)} now"
                 raise ValueError(f"it was trained with {known}; train it again")
@@ -138,9 +138,9 @@ class Model:
         return cls(net.to(device).eval(), vocabulary, view, header["about"])
 
 
-def new(view: View, vocabulary: Vocabulary, preset: str, *, length: int, seed: int) -> Model:
+def new(view: View, vocabulary: Vocabulary, preset: str, *, length: int, seed: int) -> PROSE:
     """An untrained model of a preset of :class:`~sciml.nn.prose.Config`, with weights drawn from a seed."""
     sizes = Config(view.features, view.queries, view.outputs, len(vocabulary), length=length).preset(preset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Model(Prose(sizes), vocabulary, view)
+        return PROSE(Transformer(sizes), vocabulary, view)

@@ -118,7 +118,7 @@ class Symbols:
         return trimmed(told) if length is None else told[:, :length]
 
     def guesses(self, equation: Tensor, guess: int, seed: int = 0) -> list[list[str]]:
-        """What :class:`~sciml.prose.model.Model` is told of equations by number: one of KNOWN to NONE for all."""
+        """What :class:`~sciml.prose.model.PROSE` is told of equations by number: one of KNOWN to NONE for all."""
         generator = torch.Generator().manual_seed(seed)
         variant = torch.randint(1 << 20, (len(equation),), generator=generator).to(equation.device)
         rows = self.told(equation, torch.full_like(equation, guess), variant)
