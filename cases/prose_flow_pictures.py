@@ -34,7 +34,7 @@ LOOK = {
     EMPTY: "C2--", SEARCHED: "C2-", RAW: "k--", FILTERED: "k-", STILL: "0.6",
 }  # fmt: skip
 DAYS = (5, 10)
-NAMED = {TOLD[0]: "network", REFINED: "refined", EMPTY: "no network", SEARCHED: "full library", MEDIDA: "MEDIDA"}
+NAMED = {TOLD[0]: "network", REFINED: "refined", EMPTY: "from\nno terms", SEARCHED: "from\nall terms", MEDIDA: "MEDIDA"}
 WIDTH = 150
 """Characters in a line of equations."""
 
@@ -76,20 +76,21 @@ def error_lines(s: Scores):
 def term_shares(s: Scores):
     """Precision and recall of every term by method."""
     true, names = true_terms(s), [name for name in NAMED if name in s.found]
-    shares = [scoring.precision_recall(scoring.term_table([f.terms for f in s.found[n]]), true) for n in names]
-    some = np.flatnonzero(
-        true.any(0) | np.any([scoring.term_table([f.terms for f in s.found[n]]).any(0) for n in names], 0)
-    )
+    tables = [scoring.term_table([f.terms for f in s.found[n]]) for n in names]
+    shares = [scoring.precision_recall(table, true) for table in tables]
+    count = (np.stack([table.sum(0) for table in tables], 1), np.repeat(true.sum(0)[:, None], len(names), 1))
+    some = np.flatnonzero(np.any([table.any(0) for table in [true, *tables]], 0))
     figure, axes = plot.pyplot().subplots(
         1, 2, figsize=(9.5, 1.6 + 0.36 * len(some)), sharey=True, layout="constrained"
     )
     titles = ("precision: found, and true", "recall: true, and found")
-    for ax, values, title in zip(axes, zip(*shares, strict=True), titles, strict=True):
-        table = np.stack(values, 1)[some]
+    for ax, values, of, title in zip(axes, zip(*shares, strict=True), count, titles, strict=True):
+        table = np.where(of > 0, np.stack(values, 1), np.nan)[some]
         ax.imshow(table, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto", alpha=0.75)
         for (row, column), share in np.ndenumerate(table):
             told = names[column] == MEDIDA and TERMS[some[row]] == "radius"
-            ax.text(column, row, "told" if told else f"{share:.2f}", ha="center", va="center", fontsize=9)
+            shown = "told" if told else "none" if np.isnan(share) else f"{share:.2f}"
+            ax.text(column, row, shown, ha="center", va="center", fontsize=9)
         ax.set_xticks(range(len(names)), [NAMED[n] for n in names])
         ax.set_yticks(range(len(some)), [f"{TERMS[k]} ({true[:, k].sum()})" for k in some])
         ax.set(title=title)
