@@ -12,6 +12,8 @@ from torch import Tensor
 from sciml.equation.expression import Apply, Coord, Expr, Field, Number, Param, expand
 from sciml.grid import Grid
 
+FACTORS = 16
+"""Whole powers up to this are products of fields, truncated after each; higher ones are taken at the points."""
 POINTWISE = {"sin": torch.sin, "cos": torch.cos, "exp": torch.exp, "tanh": torch.tanh}
 
 
@@ -135,7 +137,7 @@ class Spectral:
     def _pow(self, e: Apply):
         base, exponent = e.args
         n = self._read(exponent)[1]
-        if self._read(base)[0] == "spectrum" and isinstance(n, float) and n == int(n) and n > 1:
+        if self._read(base)[0] == "spectrum" and isinstance(n, float) and n == int(n) and 1 < n <= FACTORS:
             factors = Apply("mul", (base,) * int(n))
             return self._mul(factors)
         return self._pointwise(e, lambda a, b: a**b)
