@@ -9,7 +9,7 @@ qg: $(VENV)/installed
 	$(RUN) cases/qg_two_layer.py $(ARGS)
 
 test: $(VENV)/installed
-	$(RUN) -m pytest -q $(ARGS)
+	$(RUN) -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
