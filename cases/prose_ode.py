@@ -89,7 +89,7 @@ def made(o: Options, names: Sequence[str], equations: int, conditions: int) -> T
             raise Refused(f"--data {o.data} holds {', '.join(runs.names)}; name these with --families, or another file")
         return runs
     each = partial(family_runs, tuple(names), -(-equations // len(names)), conditions, o.seed, o.spread)
-    runs = sets.in_processes(each, len(names), o.workers)
+    runs = sets.joined(sets.in_processes(each, len(names), o.workers))
     if o.data is not None:
         sets.save(runs, o.data)
     return runs

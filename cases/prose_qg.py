@@ -25,10 +25,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +41,7 @@ from sciml import score
 from sciml.data import write_netcdf
 from sciml.equation.expression import Field, dx, lap
 from sciml.equation.tokens import Vocabulary
+from sciml.prose import sets
 from sciml.prose.flow_data import Flows, generate_flows
 from sciml.prose.flows import FLOWS
 from sciml.prose.learning import Course
@@ -90,11 +89,7 @@ def some_flows(names: Sequence[str], members: int, windows: int, seed: int, n: i
 def flows(o: Options, names: Sequence[str], members: int, windows: int, seed: int) -> Flows:
     """Flows of many members, by several processes; they do not depend on how many."""
     each = partial(some_flows, tuple(names), members, windows, seed, o.n)
-    parts = range(-(-members // CHUNK))
-    if o.workers < 2:
-        return Flows.joined([each(i) for i in parts])
-    with ProcessPoolExecutor(o.workers, get_context("spawn")) as pool:
-        return Flows.joined(list(pool.map(each, parts)))
+    return Flows.joined(sets.in_processes(each, -(-members // CHUNK), o.workers))
 
 
 def taught(o: Options, out: Path) -> PROSE:

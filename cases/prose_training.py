@@ -56,8 +56,6 @@ class Training(Common):
     """Write equations for every so many of the samples only, as writing takes most of the time."""
     asked: int | None = None
     """Times to predict in each sample of an update, drawn anew for each (default: as the case has it)."""
-    capture: bool = True
-    """On a GPU, replay each update as one CUDA graph."""
     resume: bool = False
     """Go on with an interrupted training in --out."""
 
@@ -87,7 +85,7 @@ def further(path: Path, model: PROSE) -> dict[str, Tensor]:
 
 
 def train(o: Training, out: Path, model: PROSE, course: Course, updates: int, **about) -> PROSE:
-    """Train and save; guesses are told in equal shares and sometimes none, as the twin always has it."""
+    """Train and save: all four guesses are told in turn by chance; a twin is told nothing, and writes nothing."""
     torch.backends.cuda.matmul.allow_tf32 = True
     if o.start is not None:
         model.net.load_state_dict(further(o.start, model))
@@ -119,7 +117,6 @@ def train(o: Training, out: Path, model: PROSE, course: Course, updates: int, **
         net, teaching, 10**7 if limit else updates, lr=o.lr, warm_up=min(500, max(1, updates // 10)),
         weight_decay=1e-4, average=0.998, checkpoint=checkpoint, every=every, log=note,
         optimiser=OPTIMISERS[o.optimiser], done=done if limit else None,
-        captured=course.u.is_cuda and o.capture,
     )  # fmt: skip
     net.load_state_dict(averaged)
     net.eval()

@@ -13,14 +13,6 @@ def adamw(net: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimiz
     return torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.999), weight_decay=weight_decay)
 
 
-def with_tensor_rates(method: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser with learning rates on the GPU, which a captured update (``sciml/capture.py``) reads there."""
-    for group in method.param_groups:
-        device = group["params"][0].device
-        group["lr"], group["capturable"] = torch.tensor(float(group["lr"]), device=device), True
-    return method
-
-
 def muon(net: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """:class:`Muon` for the matrices of all linear layers but the last, AdamW for the rest."""
     linear = [m.weight for m in net.modules() if isinstance(m, nn.Linear)][:-1]
@@ -59,9 +51,9 @@ class Muon(torch.optim.AdamW):
             momenta = [self.state[p]["momentum"] for p in same]
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
             nesterov = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
-            change = orthogonal(nesterov).to(same[0].dtype) * (-0.2 * max(shape) ** 0.5 * group["lr"])
+            change = orthogonal(nesterov).to(same[0].dtype) * (0.2 * max(shape) ** 0.5)
             torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(same, list(change))
+            torch._foreach_add_(same, list(change), alpha=-group["lr"])
             for p in same:
                 p.grad = None  # AdamW passes over it
 

@@ -11,16 +11,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as group
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sciml.capture import Captured
 from sciml.files import load_tensors, save_tensors
-from sciml.optimisers import adamw, with_tensor_rates
+from sciml.optimisers import adamw
 
 Tensors = dict[str, Tensor]
 
@@ -43,7 +42,7 @@ def fit(
     weight_decay: float = 1e-5, clip: float = 1.0, average: float = 0.99, checkpoint: Path | None = None,
     every: int = 100, log: Callable[[int, float], None] | None = None,
     optimiser: Callable[[nn.Module, float, float], torch.optim.Optimizer] = adamw,
-    done: Callable[[int], float] | None = None, captured: bool = False,
+    done: Callable[[int], float] | None = None,
 ) -> Tensors:  # fmt: skip
     """Minimise ``objective`` over the parameters of ``net`` and return their exponential average.
 
@@ -54,8 +53,6 @@ def fit(
     average : decay of the exponential average of the parameters
     checkpoint : file that is replaced after each ``every`` updates and from which a training goes on
     log : called with update and mean loss since the last call, before each checkpoint
-    captured : replay each update as one CUDA graph (:mod:`sciml.capture`), where the objective has ``prepare(update)
-        -> tensors`` of fixed shapes and ``evaluate(*tensors) -> loss``; no update is then left out
     done : which part of the training is over before an update, where not their number but a clock ends it
     optimiser : ``(network, lr, weight decay) -> optimiser``, of ``sciml/optimisers.py``
 
@@ -65,18 +62,21 @@ def fit(
     method = optimiser(net, lr, weight_decay)
     averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
     first = resume(checkpoint, net, method, averaged, objective)
-    if captured:
-        method = with_tensor_rates(method)
-    update = replayed(net, objective, method, clip) if captured else stepped(net, objective, method, clip)
     losses, skipped = [], 0
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
         if (part := 0.0 if done is None else done(i)) >= 1:
             break
         for own in method.param_groups:
             rate = lr * (schedule(i, updates, warm_up) if done is None else by_clock(i, part, warm_up))
-            own["lr"] = own["lr"].fill_(rate) if captured else rate
-        if (loss := update(i)) is not None:
-            losses.append(loss)
+            own["lr"] = rate
+        method.zero_grad(set_to_none=True)
+        loss = objective(i)
+        loss.backward()
+        mean_over_processes(net)
+        norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
+        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
+            method.step()
+            losses.append(loss.detach())
         else:
             skipped += 1
             if skipped > max(10, (i - first) // 10):
@@ -91,36 +91,6 @@ def fit(
                 save(checkpoint, i + 1, net, method, averaged, objective)
             losses = []
     return averaged
-
-
-def stepped(net: nn.Module, objective: Objective, method, clip: float) -> Callable[[int], Tensor | None]:
-    """An update by number: its loss, or None where it was left out."""
-
-    def update(i: int) -> Tensor | None:
-        method.zero_grad(set_to_none=True)
-        loss = objective(i)
-        loss.backward()
-        mean_over_processes(net)
-        norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
-        if not (bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))):
-            return None
-        method.step()
-        return loss.detach()
-
-    return update
-
-
-def replayed(net: nn.Module, objective: Any, method, clip: float) -> Callable[[int], Tensor]:
-    """As :func:`stepped`, captured at the first update."""
-    captured: list[Captured] = []
-
-    def update(i: int) -> Tensor:
-        inputs = objective.prepare(i)
-        if not captured:
-            captured.append(Captured(net, objective.evaluate, method, clip, inputs))
-        return captured[0](inputs).clone()
-
-    return update
 
 
 def share() -> tuple[int, int]:

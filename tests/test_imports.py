@@ -13,7 +13,7 @@ LAYERS = [
     {"grid"},
     {"equation", "files"},
     {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "nn", "initial"}
-    | {"field", "fill", "kriging", "optimisers", "capture"},
+    | {"field", "fill", "kriging", "optimisers"},
     {"assim", "discover", "insr", "prose", "surrogate", "train", "objectives"},
     {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "foreign", "readers", "evaluate", "charts"}
     | {"plot_terms", "plot_emulation", "snapshots", "emulation", "operator_data", "operator_files"},

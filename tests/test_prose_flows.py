@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sciml.equation.base import substituted
 from sciml.equation.expression import Number, from_prefix, leaves, parse, to_prefix, to_text
 from sciml.equation.qg import LayeredQG, TwoLayerQG
 from sciml.grid import Grid
@@ -19,7 +20,6 @@ from sciml.prose.flows import (
     three_digits,
     written_member,
 )  # fmt: skip
-from sciml.prose.system import substituted
 from tests.conftest import relative
 
 GRID = Grid(24)

@@ -239,6 +239,15 @@ def with_params(e: Expr, names: set[str]) -> Expr:
     return canonical(Apply(e.op, tuple(with_params(a, names) for a in e.args))) if isinstance(e, Apply) else e
 
 
+def substituted(e: Expr, values: Mapping[str, float]) -> Expr:
+    """The expression with numbers for all parameters that ``values`` names, in canonical order."""
+    if isinstance(e, Param) and e.name in values:
+        return Number(float(values[e.name]))
+    if not isinstance(e, Apply):
+        return e
+    return canonical(Apply(e.op, tuple(substituted(a, values) for a in e.args)))
+
+
 def apply(M: Tensor, z: Tensor) -> Tensor:
     """Matrix per wavevector ``(m, n, ...)`` times state ``(..., n, ...)``."""
     if M.shape[0] == 1:

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
-from sciml.equation.base import Equation
+from sciml.equation.base import Equation, substituted
 from sciml.equation.expression import (
     ARITY,
     COORDINATES,
@@ -162,14 +162,8 @@ def right_sides(equation: Equation) -> tuple[Expr, ...]:
     values = {n: float(v) for n, v in equation.params.items()}
     out: dict[str, Expr] = dict.fromkeys(equation.prognostic, Number(0.0))
     for term in equation.terms:
-        out[term.field] = out[term.field] + _with_numbers(term.expr, values)
+        out[term.field] = out[term.field] + substituted(term.expr, values)
     return tuple(out.values())
-
-
-def _with_numbers(e: Expr, values: dict[str, float]) -> Expr:
-    if isinstance(e, Param) and e.name in values:
-        return Number(values[e.name])
-    return canonical(Apply(e.op, tuple(_with_numbers(a, values) for a in e.args))) if isinstance(e, Apply) else e
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sciml.equation.base import substituted
 from sciml.equation.expression import Expr, Param, leaves
 from sciml.prose.partial import LENGTH
 from sciml.prose.shooting import differences, levenberg_marquardt
 from sciml.prose.solvers import Solver, check, fitting
-from sciml.prose.system import substituted
 from sciml.prose.wiener import noise_level, rate
 
 MESHES = ((1, 2), (2, 4))

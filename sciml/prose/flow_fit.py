@@ -24,12 +24,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sciml.equation.base import substituted
 from sciml.equation.expression import Apply, Expr, Number, Param, leaves, parts, wrap
 from sciml.grid import Grid
 from sciml.prose.flow_data import daily_steps, record
 from sciml.prose.flow_solver import coefficient_function, flow_solver, tabulated
 from sciml.prose.flows import TERMS, Written, layers_of, parameters, split, structure, three_digits
-from sciml.prose.system import substituted
 
 SCALES = {"F": 4.0, "F1": 4.0, "F2": 2.0, "beta": 0.5, "U": 0.2, "r": 0.05, "s": 0.1, "kappa": 0.05, "nu": 3e-3,
           "nu4": 3e-5, "h": 0.5, "jet1": 0.03, "jet2": 0.03, "jet3": 0.03}  # fmt: skip

@@ -32,7 +32,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sciml.equation.base import Equation, Term, courant
+from sciml.equation.base import Equation, Term, courant, substituted
 from sciml.equation.expression import (
     Apply,
     Coord,
@@ -51,7 +51,7 @@ from sciml.equation.expression import (
 )  # fmt: skip
 from sciml.equation.readings import NotLinear, multipliers
 from sciml.grid import Grid
-from sciml.prose.system import rounded, substituted
+from sciml.prose.system import rounded
 
 Written = tuple[Expr, ...]
 """Tendencies of q1, q2, ..., then q1, q2, ... themselves in terms of the streamfunctions."""

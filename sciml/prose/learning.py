@@ -125,33 +125,21 @@ class Teaching:
         pass
 
     def __call__(self, update: int) -> Tensor:
-        return self.evaluate(*self.prepare(update))
-
-    def prepare(self, update: int) -> tuple[Tensor, ...]:
-        """What the loss of an update depends on: samples sorted by the length of their equations, and tokens."""
         rank, ranks = share()
         generator = torch.Generator(self.device).manual_seed((self.seed << 32) + update * ranks + rank)
         indices = torch.randint(len(self.corpus), (self.batch,), generator=generator, device=self.device)
         samples, equation = self.corpus.draw(indices, generator)
         guess = torch.multinomial(self.guesses, self.batch, replacement=True, generator=generator)
         variant = torch.randint(1 << 20, (self.batch,), generator=generator, device=self.device)
-        order, symbols, out = self.corpus.symbols.lengths[equation].argsort(), self.corpus.symbols, []
-        for rows, (_, length) in zip(order.split([n for n, _ in self.parts]), self.parts, strict=True):
+        order, symbols, losses = self.corpus.symbols.lengths[equation].argsort(), self.corpus.symbols, []
+        for rows, (n, length) in zip(order.split([n for n, _ in self.parts]), self.parts, strict=True):
             told = symbols.told(equation[rows], guess[rows], variant[rows], length if self.symbolic else 1)
-            out += [*(s[rows] for s in samples), told, *symbols.target(equation[rows], length)]
-        return tuple(out)
-
-    def evaluate(self, *tensors: Tensor) -> Tensor:
-        """The loss of what :meth:`prepare` gives."""
-        per, losses = len(tensors) // len(self.parts), []
-        for i, (n, _) in enumerate(self.parts):
-            *own, told, given, following = tensors[per * i : per * (i + 1)]
-            losses.append(n / self.batch * self.loss(Samples(*own), told, given, following))
+            own = Samples(*(s[rows] for s in samples))
+            losses.append(n / self.batch * self.loss(own, told, *symbols.target(equation[rows], length)))
         return torch.stack(losses).sum()
 
     def loss(self, own: Samples, told: Tensor, given: Tensor, following: Tensor) -> Tensor:
-        # the cache of weights in bfloat16 must not outlive what is captured
-        with torch.autocast(told.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=not told.is_cuda):
+        with torch.autocast(told.device.type, torch.bfloat16, enabled=self.bfloat16):
             fused, mask = self.net.encode(own.data, own.seen, told)
             values = self.net.values(fused, mask, own.queries).float()
             some = slice(None, None, self.every)

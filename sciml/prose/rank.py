@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sciml.equation.base import substituted
 from sciml.equation.expression import Expr
 from sciml.prose.refine import Refined, fit, freed
-from sciml.prose.system import substituted
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sciml.equation.base import substituted
 from sciml.equation.expression import Apply, Expr, Field, Number, Param, canonical, leaves
 from sciml.prose.shooting import Rhs, Shooting, levenberg_marquardt, rates, run
 from sciml.prose.smoothing import regressed, smoothed
-from sciml.prose.system import substituted
 
 
 def measured(value: float) -> bool:

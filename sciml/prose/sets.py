@@ -15,16 +15,17 @@ from sciml.equation.tokens import read, write
 from sciml.files import load_tensors, refusing, save_tensors
 from sciml.prose.trajectories import Trajectories
 
+Part = TypeVar("Part")
 Runs = TypeVar("Runs", bound=Trajectories)
 KIND = "trajectories"
 
 
-def in_processes(make: Callable[[int], Runs], families: int, workers: int) -> Runs:
-    """``make(0)``, ``make(1)``, ... of each family as one set; what comes out does not depend on ``workers``."""
-    if workers < 2 or families < 2:
-        return joined(make(i) for i in range(families))
-    with ProcessPoolExecutor(min(workers, families), get_context("spawn")) as pool:
-        return joined(pool.map(make, range(families)))
+def in_processes(make: Callable[[int], Part], parts: int, workers: int) -> list[Part]:
+    """``make(0)``, ``make(1)``, ...; what comes out does not depend on ``workers``."""
+    if workers < 2 or parts < 2:
+        return [make(i) for i in range(parts)]
+    with ProcessPoolExecutor(min(workers, parts), get_context("spawn")) as pool:
+        return list(pool.map(make, range(parts)))
 
 
 def joined(sets: Iterable[Runs]) -> Runs:

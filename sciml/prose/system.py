@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sciml.equation.expression import Apply, Expr, Number, Param, canonical
+from sciml.equation.base import substituted
+from sciml.equation.expression import Expr
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,3 @@ def rounded(values: Tensor) -> Tensor:
     return torch.tensor([float(f"{v:.3g}") for v in values.reshape(-1).tolist()], dtype=torch.float64).view(
         values.shape
     )
-
-
-def substituted(e: Expr, values: Mapping[str, float]) -> Expr:
-    """The expression with numbers for all parameters that ``values`` names, in canonical order."""
-    if isinstance(e, Param) and e.name in values:
-        return Number(float(values[e.name]))
-    if not isinstance(e, Apply):
-        return e
-    return canonical(Apply(e.op, tuple(substituted(a, values) for a in e.args)))
