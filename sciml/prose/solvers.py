@@ -185,10 +185,14 @@ def finite_volume(refine: int = 4, courant: float = 0.8) -> Solver:
     return Solver(mesh, solve)
 
 
+STEPS = 50_000
+"""Explicit steps between two times, beyond which there is no solution: decoded equations may hold any power."""
+
+
 def march(f, u: Tensor, dt: float, advective: float, diffusive: float, courant: float) -> Tensor:
     """The time ``dt`` in steps that are stable where waves cross ``advective`` cells per time, and explicit steps of
-    diffusion may be no longer than ``1 / diffusive``."""
-    if not math.isfinite(advective + diffusive):
+    diffusion may be no longer than ``1 / diffusive``; nan where that takes more than :data:`STEPS`."""
+    if not dt * (advective + diffusive) / courant < STEPS:
         return torch.full_like(u, math.nan)
     if advective == 0:
         steps = 4
