@@ -12,9 +12,10 @@ frame seen, the mean of all that are, the weak form of SINDy (Messenger & Bortz 
 --twin a network that was trained without equations. Porous media have three equations only, so that none is unseen.
 
 Expected (published, 2 % noise): known, prediction 0.0092, R2 0.998, symbols 0.0001, valid 1; skeleton, 0.0106, 0.998,
-0.0077, 0.9994. The small network that comes with the package, on all twenty families: prediction 0.026, 0.07 from states
-of a Gaussian process; random 0.026, integrated 0.039, refined 0.0019 with constants off by 0.009; weak SINDy 0.14.
-Near a steady state (Fokker-Planck, Cahn-Hilliard) terms nearly cancel, so that errors of right-hand sides are large there.
+0.0077, 0.9994. The small network that comes with the package, on all twenty families: prediction 0.026, 0.07 from
+states of a Gaussian process; random 0.026, integrated 0.039, refined 0.0019 with constants off by 0.009; weak SINDy
+0.14. Near a steady state (Fokker-Planck, Cahn-Hilliard) terms nearly cancel, so that errors of right-hand sides are
+large there.
 Run time on one core, without training: five families 15 s (quick), 30 s (default); all twenty one and five minutes.
 
 Writes table.nc, errors.png, fields.png, sweeps.png, summary.json and, with --train, the weights.
