@@ -4,13 +4,16 @@ An *analysis* is a function ``(background, window, step, memory) -> Analysed``. 
 ensemble of states in the leading axis) at the start of the window; it runs the model over the window itself, since
 observations have times of their own, and returns states at the end of the window. ``memory`` is what it wants to be
 given back in the next cycle (None at first).
+
+Some have a method ``companions(window, result, states, equivalents, memory) -> (analyses, memory)``: what the same
+observations make of other trajectories, which shows how analyses change with the model (``discover/innovations.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +41,16 @@ class Analysed(NamedTuple):
 
 
 Analysis = Callable[..., Analysed]
+
+
+class WithCompanions(Protocol):
+    """An analysis that also analyses other trajectories beside its own."""
+
+    def __call__(self, background: State, window: Window, step: Step, memory: Any = None) -> Analysed: ...
+
+    def companions(
+        self, window: Window, result: Analysed, states: Tensor, equivalents: Tensor, memory: Any = None
+    ) -> tuple[Tensor, Any]: ...
 
 
 @dataclass(frozen=True)

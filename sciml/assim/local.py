@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Space, forecast, restarted
+from sciml.assim.base import Analysed, Space, forecast, innovations, restarted
 from sciml.assim.ensemble import anomalies_and_innovation, generator_of, inflated, rotation, spread_info, symmetric
 from sciml.grid import Grid
 from sciml.observe import Window
@@ -96,14 +96,27 @@ class LETKF:
 
     def weights(self, window: Window, Y: Tensor, d: Tensor) -> Tensor:
         """``w + T`` of each analysed column, ``(columns, N, N)``."""
-        N = len(Y)
         near = self.taper(window)
-        pairs = torch.triu_indices(N, N, device=Y.device)
-        products = (Y[pairs[0]] * Y[pairs[1]]).mT
-        C = Y.new_zeros(len(near), N, N)
-        C[:, pairs[0], pairs[1]] = near @ products
-        C[:, pairs[1], pairs[0]] = C[:, pairs[0], pairs[1]]
-        return symmetric(C, near @ (Y * d).mT)
+        return symmetric(products(near, Y), near @ (Y * d).mT)
+
+    def companions(
+        self, window: Window, result: Analysed, states: Tensor, equivalents: Tensor, memory: None = None
+    ) -> tuple[Tensor, None]:
+        """Analyses ``(batch, n, *modes)`` of other trajectories ``(steps + 1, batch, n, *modes)`` with the gain that
+        the ensemble of ``result`` gives its own mean."""
+        if not len(window):
+            return states[-1], None
+        grow = math.sqrt((result.info or {}).get("inflation", 1.0))
+        Y = grow * anomalies_and_innovation(window, result.background_equivalents)[0]
+        near, grid, N = self.taper(window), self.space.grid, len(Y)
+        with torch.no_grad():
+            seen = torch.stack([near @ (Y * d).mT for d in innovations(window, equivalents)], -1)
+            w = torch.linalg.solve(products(near, Y) + (N - 1) * torch.eye(N).to(Y), seen)
+            coarse = [max(1, n // self.every) for n in grid.shape]
+            fields = self.space.read(result.background.z)
+            w = refined(w.reshape(*coarse, N, -1).permute(2, 3, 0, 1), grid)
+            increment = torch.einsum("ibyx,ilyx->blyx", w, grow * (fields - fields.mean(0)))
+            return states[-1] + self.space.write(increment), None
 
     def taper(self, window: Window) -> Tensor:
         """Gaspari-Cohn factor of each observation for each analysed column, ``(columns, p)``."""
@@ -136,6 +149,16 @@ class LETKF:
             centre = new.mean(0)
             new = centre + (new - centre) * (1 + self.rtps * (before - after) / after)
         return self.space.write(new)
+
+
+def products(near: Tensor, Y: Tensor) -> Tensor:
+    """``Y Y^T`` of each column ``(columns, N, N)``, its observations weighted by ``near (columns, p)``."""
+    N = len(Y)
+    pairs = torch.triu_indices(N, N, device=Y.device)
+    C = Y.new_zeros(len(near), N, N)
+    C[:, pairs[0], pairs[1]] = near @ (Y[pairs[0]] * Y[pairs[1]]).mT
+    C[:, pairs[1], pairs[0]] = C[:, pairs[0], pairs[1]]
+    return C
 
 
 def periodic(d: np.ndarray, length: float) -> np.ndarray:

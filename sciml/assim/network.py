@@ -280,6 +280,15 @@ class FuXiDA:
         kept = Memory(new.hidden, new.sigma[0])
         return Analysed(restarted(end, z[0]), end, equivalents, kept, spread=kept.sigma)
 
+    def companions(
+        self, window: Window, result: Analysed, states: Tensor, equivalents: Tensor, memory: Memory | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Analyses ``(batch, n, *modes)`` of other trajectories ``(steps + 1, batch, n, *modes)``, each with what its
+        own last one left in ``memory``."""
+        cells, departures = self.inputs.cells(window), innovations(window, equivalents)
+        with torch.no_grad():
+            return self.increment(states, [cells] * len(departures), list(departures), memory)
+
     def increment(
         self, states: Tensor, cells: Sequence[Cells], departures: Sequence[Tensor], memory: Memory | None
     ) -> tuple[Tensor, Memory]:
