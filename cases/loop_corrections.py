@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import sciml as sm
 from sciml import testbed
+from sciml.assim.cycle import Record
 from sciml.discover.medida import low_pass
 from sciml.equation.expression import Expr
 from sciml.prose.flow_fit import RefinedFlow
@@ -24,10 +25,10 @@ from sciml.train import fit
 if TYPE_CHECKING:
     from closed_loop import Options
 
-CUT = 1.5e-4
+CUT = 1e-4
 """rad/m; the network's tendency is smooth above it: increments hold little there but noise"""
-RATES = (1e-3, 3e-3)
-"""learning rates, of which held-out increments choose"""
+SETTLED = 3
+"""windows in which a cycle forgets its start"""
 
 
 # -- a neural corrector ----------------------------------------------------------------------------------------------
@@ -66,19 +67,34 @@ class Corrector(NamedTuple):
 
 
 def learned(o: Options, w: World, updates: int, rounds: int) -> Corrector:
-    """A multigrid network trained on the increments of the filter's own cycle, again with the network in the model for
-    each further round, as MEDIDA's are (Farchi et al. 2021, QJRMS 147, 3067, train offline on increments like this)."""
+    """A multigrid network trained on the increments of the cycle that MEDIDA reads, again with the network in the model
+    for each further round (Farchi et al. 2021, QJRMS 147, 3067, train offline on increments like this)."""
     found: Corrector | None = None
     for _ in range(rounds):
         step = testbed.stepper(w.model) if found is None else found.step(w.model)  # type: ignore[arg-type]
-        record = cycled(o, w, step, "letkf", late=False)
-        before, after = record.analysis[:-1], record.analysis[1:]
-        rate = (after - record.background[1:]) / (testbed.WINDOW * step.dt)
+        before, after, rate = increments(w, cycled(o, w, step, o.method, late=False))
         if found is not None:
             rate = rate + 0.5 * (found.tendency(before) + found.tendency(after))
-        found = trained(o, w, before, after, low_pass(w.model, CUT) * rate, updates)
+        found = trained(o, w, before, after, rate, updates)
     assert found is not None
     return found
+
+
+def increments(w: World, record: Record) -> tuple[Tensor, Tensor, Tensor]:
+    """Analyses at both ends of windows, and their increments as low-passed rates ``(windows, n, *modes)``; the first
+    windows, in which a cycle forgets its start, do not count."""
+    before, after = record.analysis[SETTLED:-1], record.analysis[SETTLED + 1 :]
+    rate = (after - record.background[SETTLED + 1 :]) / (testbed.WINDOW * testbed.DT)
+    return before, after, low_pass(w.model, CUT) * rate
+
+
+def held(w: World, record: Record) -> list[float]:
+    """Correlation of the increments with what the model lacks, by layer: what a network could learn from them."""
+    before, after, rate = increments(w, record)
+    lacking = 0.5 * sum(w.truth.tendency(z) - w.model.tendency(z) for z in (before, after))
+    a, b = (w.truth.grid.ifft(low_pass(w.model, CUT) * f) for f in (rate, lacking))
+    product, sizes = (a * b).mean((0, 2, 3)), a.square().mean((0, 2, 3)) * b.square().mean((0, 2, 3))
+    return (product / sizes.sqrt().clamp(min=1e-300)).tolist()
 
 
 def trained(o: Options, w: World, before: Tensor, after: Tensor, rate: Tensor, updates: int) -> Corrector:
@@ -89,22 +105,26 @@ def trained(o: Options, w: World, before: Tensor, after: Tensor, rate: Tensor, u
     scale = torch.cat([fields.std((0, 2, 3), keepdim=True)[0], bottom])
     wanted = grid.ifft(rate)
     size = wanted.std((0, 2, 3))[:, None, None]
-    target, tried = (wanted / size).float(), []
-    for lr in RATES:
-        torch.manual_seed(o.seed)
-        net = sm.MgNO(len(scale), len(size), width=16, layers=2, smoothings=((1, 1),) * 4)
-        nn.init.zeros_(net.head.weight)  # an untrained network leaves the model as it is
-        own, rng = Corrector(net, scale, size, w), torch.Generator().manual_seed(o.seed)
-        inputs = own.shown(before), own.shown(after)
+    target = (wanted / size).float()
+    torch.manual_seed(o.seed)
+    net = sm.MgNO(len(scale), len(size), width=16, layers=2, smoothings=((1, 1),) * 3)
+    nn.init.zeros_(net.head.weight)  # an untrained network leaves the model as it is
+    own, rng = Corrector(net, scale, size, w), torch.Generator().manual_seed(o.seed)
+    inputs = own.shown(before), own.shown(after)
 
-        def loss(i: Tensor, net=net, inputs=inputs) -> Tensor:
-            return ((0.5 * (net(inputs[0][i]) + net(inputs[1][i])) - target[i]) ** 2).mean()
+    def loss(i: Tensor) -> Tensor:
+        return ((0.5 * (net(inputs[0][i]) + net(inputs[1][i])) - target[i]) ** 2).mean()
 
-        net.load_state_dict(fit(net, lambda n, loss=loss, rng=rng: loss(torch.randint(kept, (4,), generator=rng)),  # type: ignore[arg-type]
-                                updates, lr=lr, warm_up=updates // 10))  # fmt: skip
+    def held_out() -> tuple[float, dict[str, Tensor]]:
         with torch.no_grad():
-            tried.append((float(loss(torch.arange(kept, len(target)))), own))
-    return min(tried, key=lambda t: t[0])[1]
+            state = {n: p.clone() for n, p in net.state_dict().items()}
+            return float(loss(torch.arange(kept, len(target)))), state
+
+    tried = [held_out()]
+    fit(net, lambda n: loss(torch.randint(kept, (4,), generator=rng)), updates, warm_up=updates // 10,  # type: ignore[arg-type]
+        every=max(1, updates // 8), log=lambda n, _: tried.append(held_out()))  # fmt: skip
+    net.load_state_dict(min(tried, key=lambda t: t[0])[1])
+    return own
 
 
 # -- PROSE -----------------------------------------------------------------------------------------------------------
@@ -122,7 +142,7 @@ def read(w: World, analyses: Tensor) -> RefinedFlow:
     terms = {"radius", "beta", "shear", "drag", "hyperviscosity"}
     guess: tuple[Expr, ...] = written_member("two_layer", 2, terms, values).expressions
     maps = w.psi(analyses) * day / length**2
-    return search_terms(guess, maps, eta / eta.std(), every=testbed.WINDOW * testbed.DT / day, steps_per_day=12)[1]
+    return search_terms(guess, maps, eta / eta.std(), every=testbed.WINDOW * testbed.DT / day, steps_per_day=6)[1]
 
 
 # -- climates --------------------------------------------------------------------------------------------------------

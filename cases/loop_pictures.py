@@ -75,16 +75,17 @@ def analyses(ax, scores: Mapping[str, Mapping[str, Any]]) -> None:
             x + (i - (len(names) - 1) / 2) * 0.8 / len(names), values, 0.8 / len(names), color=COLOURS[name], label=name
         )
     ax.set_xticks(x, [f"{m}\nlayer {lev}" for m in METHODS.values() for lev in (1, 2)], fontsize=8)
-    ax.set(title="analyses", ylabel="error of ψ / climatological std")
-    ax.legend(fontsize=8)
+    ax.set(title="analyses", ylabel="error of ψ / climatological std", ylim=(0, 1.2 * ax.get_ylim()[1]))
+    ax.legend(fontsize=8, ncols=len(names), loc="upper center", columnspacing=1.0, handlelength=1.2)
 
 
 def forecasts(ax, scores: Mapping[str, Any]) -> None:
     """Errors of both layers against lead."""
-    for name in [n for n in COLOURS if n in scores]:
+    for name in dict.fromkeys(n for n in ("perfect", *COLOURS) if n in scores):
         error, days = np.asarray(scores[name]["forecast"]), scores[name]["days"]
-        ax.plot(days, error[:, 0], "o-", c=COLOURS[name], ms=4, label=name)
-        ax.plot(days, error[:, 1], "s--", c=COLOURS[name], ms=4, mfc="w")
+        wide = {"lw": 6, "alpha": 0.35} if name == "perfect" else {}  # the corrected model's lie on its curves
+        ax.plot(days, error[:, 0], "o-", c=COLOURS[name], ms=4, label=name, **wide)
+        ax.plot(days, error[:, 1], "s--", c=COLOURS[name], ms=4, mfc="w", **wide)
     ax.plot([], [], "k-o", ms=4, label="layer 1")
     ax.plot([], [], "k--s", ms=4, mfc="w", label="layer 2")
     ax.set(

@@ -61,7 +61,7 @@ def planted(o: Options) -> tuple[sm.TwoLayerQG, sm.Equation]:
     A term takes the topography away, so that the map of the bottom is known and a library can name it.
     """
     truth = testbed.model()
-    bottom = sm.Term("q2", "less topography", f"{1 - o.topography}*J(psi2, eta)")
+    bottom = sm.Term("q2", "less topography", sm.parse(f"{1 - o.topography}*J(psi2, eta)"))
     return truth, testbed.model(rek=o.drag * float(truth.rek)) + bottom
 
 

@@ -224,4 +224,4 @@ def discovery(model: Equation, every: Candidates, fit: Fit) -> Discovery:
         unit = every.unit[rows]
         covariance = fit.covariance[rows, rows] * np.outer(unit, unit)
         fits[name] = Fit(every.library.names, unit * fit.coefficients[rows], covariance, fit.unexplained)
-    return Discovery(every.library, fits, {}, dict.fromkeys(fits, np.inf), dict(model.units))
+    return Discovery(every.library, fits, {}, dict.fromkeys(fits, np.inf), dict(model.units), "innovations")

@@ -158,6 +158,8 @@ class Discovery:
     paths: dict[str, Path]
     cuts: dict[str, float]
     units: dict[str, str]
+    explained: str = "increments"
+    """what the terms explain a share of"""
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -185,7 +187,9 @@ class Discovery:
                 for i in fit.active
             ]
             share = 1 - fit.unexplained
-            lines.append(f"d {field}/dt lacks {'  '.join(found) or 'nothing'}   (explains {share:.1%} of increments)")
+            lines.append(
+                f"d {field}/dt lacks {'  '.join(found) or 'nothing'}   (explains {share:.1%} of {self.explained})"
+            )
         return "\n".join(lines)
 
     def save(self, path: File) -> None:
