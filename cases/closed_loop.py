@@ -42,6 +42,7 @@ from sciml.discover.innovations import medida_cycled
 from sciml.discover.library import coefficients
 from sciml.discover.medida import Discovery
 
+HELD = "correlation of increments with what is missing"
 WRITTEN = ("*.nc", "*.png", "found.json", "summary.json")
 
 
@@ -61,7 +62,7 @@ class Scale(NamedTuple):
 
 
 SCALES = {
-    "quick": Scale(14, 9, (0.03,), 2, 5, 1, 60.0),
+    "quick": Scale(14, 9, (0.02,), 2, 5, 1, 60.0),
     "default": Scale(40, 45, (0.05, 0.01), 4, 400, 2, 1800.0),
     "full": Scale(120, 90, (0.05, 0.01), 6, 2000, 3, 7200.0),
 }
@@ -228,7 +229,7 @@ def run(o: Options) -> None:
     print(found)
     numbers: dict[str, Any] = {"found": compared(w, found)}
     own = cycled(o, w, testbed.stepper(w.model), o.method, late=False)  # type: ignore[arg-type]
-    numbers["increments' correlation with what is missing"] = held(w, own)
+    numbers[HELD] = held(w, own)
     corrector = learned(o, w, scale.updates, scale.rounds) if o.neural else None
     every = models(w, found, corrector)
     scores, ds = cycles_of(o, w, every)

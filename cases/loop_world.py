@@ -25,8 +25,9 @@ SPIN_UP = 50
 """days between a snapshot of the climatology and the truth's start"""
 LEADS = 4
 """windows of the longest forecast: 20 days"""
-RADIUS, INFLATION = 30e3, {"imperfect": 1.1, "other": 1.05}
-"""Of the filter, m and a factor: the best on training truths, python bench/closed_loop.py --tune."""
+RADIUS, INFLATION = 30e3, 1.1
+"""Of the filter, m and a factor; the latter the best on another truth with the imperfect model and with the perfect one
+(python bench/closed_loop.py --tune)."""
 ALONE = 90
 """Snapshots from which ensembles start; truths start from the others."""
 
@@ -92,10 +93,9 @@ def assimilation(o: Options, w: World, eq: sm.Equation, method: str, late: bool 
     order = torch.randperm(ALONE, generator=torch.Generator().manual_seed(o.seed))[: o.members]
     if len(order) < 2:
         raise Refused(f"--members must be from 2 to {ALONE}, got {o.members}")
-    inflation = INFLATION["imperfect" if eq is w.model else "other"]
     space = sm.Space(eq.grid, w.psi, w.truth.pv)
     return Assimilation(
-        sm.LETKF(space, RADIUS, inflation, every=2, seed=o.seed), windows, sm.State(w.climate[order], time)
+        sm.LETKF(space, RADIUS, INFLATION, every=2, seed=o.seed), windows, sm.State(w.climate[order], time)
     )
 
 
