@@ -15,12 +15,13 @@ from tests import ROOT
 
 FOLDER = ROOT / "cases"
 HELPERS = (
-    "common", "elastic", "elements", "methods", "neural", "neural_pictures", "operators", "prose_evaluation",
-    "prose_fields", "prose_fields_pictures", "prose_flow_pictures", "prose_flows", "prose_pictures", "prose_table",
-    "prose_training",
+    "common", "elastic", "elements", "loop_corrections", "loop_pictures", "loop_world", "methods", "neural",
+    "neural_pictures", "operators", "prose_evaluation", "prose_fields", "prose_fields_pictures", "prose_flow_pictures",
+    "prose_flows", "prose_pictures", "prose_table", "prose_training",
 )  # fmt: skip
 CASES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in HELPERS)
 SHORT = {
+    "closed_loop": "--learn 7 --test 6 --members 4 --no-neural",
     "qg_two_layer": "--nx 16 --dt 14400 --spinup-days 20 --days 60",
     "qg_assimilate": "--method letkf --days 10 --members 6",
     "qg_fuxi_da": "--days 10 --methods oi --responses 1 --members 4",
@@ -46,6 +47,7 @@ SHORT = {
 }
 NEURAL = "fields.nc state.safetensors error.png fields.png summary.json"
 PROMISED = {
+    "closed_loop": "found.json analysis.nc climate.nc loop.png summary.json",
     "qg_two_layer": "fields.nc diagnostics.nc pv.png spectra.png budget.png energy.png summary.json",
     "qg_assimilate": "analysis.nc departures.nc maps.png error.png forecast.png error_spectra.png ranks.png "
     "summary.json",

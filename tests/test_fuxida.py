@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import sciml as sm
-from sciml.assim.base import covariance
+from sciml.assim.base import covariance, trajectory
 from sciml.assim.hybrid import Hybrid
 from sciml.assim.network import PLANES, FuXiDA, Inputs
 from sciml.files import load_tensors, save_tensors
@@ -140,6 +140,22 @@ def test_only_chosen_observations_are_shown(setting):
     assert names(window.obs, "platform") == ["a", "b"]
     doubled = inputs.cells(window, noisier=2.0).fixed[3] - inputs.cells(window).fixed[3]
     assert torch.allclose(doubled[doubled != 0], torch.tensor(np.log(2.0), dtype=torch.float32))
+
+
+def test_companions_are_analysed_as_if_they_were_alone(setting):
+    """In two windows, with a memory each."""
+    _, step, z, inputs, window = setting
+    torch.manual_seed(0)
+    analysis = FuXiDA(awake(FuXiDANet(Config(4, inputs.seen, 2, (8, 8), 4))), inputs)
+    batch, memory, alone = z[:2], None, [(sm.State(one), None) for one in z[:2]]
+    for _ in range(2):
+        results = [analysis(state._replace(time=0.0), window, step, own) for state, own in alone]
+        states, _ = trajectory(step, sm.State(batch), window.steps)
+        batch, memory = analysis.companions(window, results[0], states, window.equivalents(states), memory)
+        alone = [(r.state, r.memory) for r in results]
+        for one, r in zip(batch, results, strict=True):
+            assert torch.allclose(one, r.state.z, rtol=1e-4, atol=1e-9)
+    assert not torch.allclose(batch[0], batch[1])
 
 
 def test_analysis_adds_the_increment_and_cycles(setting):
