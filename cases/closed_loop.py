@@ -16,8 +16,8 @@ References: Mojgani, Chattopadhyay & Hassanzadeh (2024), JAMES 16, e2023MS004033
 112; Farchi et al. (2021), QJRMS 147, 3067; Ljung (1999), System Identification, section 7.2. Expected: both terms and
 no others, within 10 %; the gap to the perfect model closed by more than 80 %.
 
-Writes found.json, analysis.nc, climate.nc, loop.png, summary.json. Run time on one core: quick a minute, default 15
-minutes.
+Writes found.json, analysis.nc, climate.nc, loop.png, summary.json. Run time on one core: quick two minutes, default
+half an hour beside another run.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def analyses(ax, scores: Mapping[str, Mapping[str, Any]]) -> None:
         )
     ax.set_xticks(x, [f"{m}\nlayer {lev}" for m in METHODS.values() for lev in (1, 2)], fontsize=8)
     ax.set(title="analyses", ylabel="error of ψ / climatological std", ylim=(0, 1.2 * ax.get_ylim()[1]))
-    ax.legend(fontsize=8, ncols=len(names), loc="upper center", columnspacing=1.0, handlelength=1.2)
+    ax.legend(fontsize=7, ncols=len(names), loc="upper center", columnspacing=0.8, handlelength=1.2)
 
 
 def forecasts(ax, scores: Mapping[str, Any]) -> None:
@@ -92,9 +92,9 @@ def forecasts(ax, scores: Mapping[str, Any]) -> None:
         title="forecasts from the LETKF's analyses",
         xlabel="lead (days)",
         ylabel="error of ψ / climatological std",
-        ylim=(0, None),
+        ylim=(0, 1.3 * ax.get_ylim()[1]),
     )
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=7, ncols=3, loc="upper center")
 
 
 def spectra(ax, climates: Mapping[str, Any], title: str) -> None:
