@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import loop_pictures
+import medida_qg
 import numpy as np
 import xarray as xr
-from common import Common, Refused, folder, main, make_room, write_summary
+from common import Common, Refused, folder, main, make_room, within, write_summary
 from loop_corrections import Climate, Corrector, Stepper, climate, distance, held, learned, read
 from loop_world import Score, World, assimilation, changed, closed, cycled, scored, world
 
@@ -95,12 +96,7 @@ class Options(Common):
 def checked(o: Options) -> tuple[Options, Scale]:
     """Options with all that depends on the preset. Raises ``Refused`` for those that cannot be."""
     scale = SCALES[o.preset]
-    bounds = {"drag": (0.1, 2.0), "topography": (-1.0, 2.0), "change": (0.0, 2.0), "learn": (7, 10_000),
-              "test": (6, 10_000), "members": (2, 90)}  # fmt: skip
-    for name, (low, high) in bounds.items():
-        given = getattr(o, name)
-        if given is not None and not low <= given <= high:
-            raise Refused(f"--{name} must be from {low:g} to {high:g}, got {given:g}")
+    within(o, drag=(0.1, 2), topography=(-1, 2), change=(0, 2), learn=(7, 10_000), test=(6, 10_000), members=(2, 90))
     if o.drag == 1 and o.topography == 1:
         raise Refused("--drag 1 --topography 1 is the perfect model, which lacks nothing")
     members = o.members or {"quick": 8, "default": 20, "full": 40}[o.preset]
@@ -125,15 +121,7 @@ def compared(w: World, found: Discovery) -> dict[str, Any]:
     """What was found beside what is missing."""
     exact = coefficients(found.library, w.truth, w.model, w.climate[:2])
     exact = exact[[w.model.prognostic.index(f) for f in found.fits]]
-    c, std, rows = found.coefficients(), found.std(), {}
-    for i, field in enumerate(found.fits):
-        for j in np.flatnonzero((c[i] != 0) | (exact[i] != 0)):
-            off = abs(c[i, j] - exact[i, j])
-            rows[f"{field}: {found.library.names[j]}"] = {
-                "true": exact[i, j], "found": c[i, j], "std": std[i, j],
-                "error (%)": 100 * off / abs(exact[i, j]) if exact[i, j] else np.inf,
-            }  # fmt: skip
-    return {"right terms": bool(((c != 0) == (exact != 0)).all()), "terms": rows}
+    return medida_qg.compared(found.library, found, exact)
 
 
 # -- cycles and climates ---------------------------------------------------------------------------------------------

@@ -64,6 +64,15 @@ def main(run: Callable[[Any], None], options: type) -> None:
         sys.exit(130)
 
 
+def within(options: Any, **bounds: tuple[float, float]) -> None:
+    """Refuse numbers outside their bounds, and those that are none; options that were not given pass."""
+    for name, (low, high) in bounds.items():
+        given = getattr(options, name)
+        if given is not None and not (low <= given <= high and given < math.inf):
+            allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise Refused(f"--{name.replace('_', '-')} must be {allowed}, got {given}")
+
+
 def device(name: str) -> str:
     """``auto`` means CUDA where there is one."""
     if name == "cuda" and not torch.cuda.is_available():

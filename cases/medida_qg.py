@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, main, write_summary
+from common import Common, Refused, device, folder, main, within, write_summary
 from torch import Tensor
 
 from sciml import plot, plot_terms, score
@@ -104,12 +104,11 @@ def setting(o: Options) -> System:
     """The system of the case. Raises ``Refused`` for options that cannot be."""
     if o.case not in SYSTEMS:
         raise Refused(f"--case {o.case}: there are {', '.join(SYSTEMS)}")
-    if not 0.01 <= o.sensors <= 1 or not 0 <= o.noise <= 10:
-        raise Refused(f"--sensors must be from 0.01 to 1 and --noise from 0 to 10, got {o.sensors} and {o.noise}")
-    least = {"rounds": 1, "substeps": 1, "leads": 0, "samples": 2, "interval": 1, "nx": 16}
-    for name, bound in least.items():
-        if getattr(o, name) is not None and getattr(o, name) < bound:
-            raise Refused(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(o, name)}")
+    most = np.inf
+    within(
+        o, sensors=(0.01, 1), noise=(0, 10), rounds=(1, most), substeps=(1, most), leads=(0, most), samples=(2, most),
+        interval=(1, most), nx=(16, most),
+    )  # fmt: skip
     if not o.layers or not o.spin_up > 0 or (o.cut is not None and not o.cut > 0):
         raise Refused("--layers must name a layer, --spin-up and --cut must be positive")
     if device(o.device) != "cpu":

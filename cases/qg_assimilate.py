@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, main, make_room, write_summary
+from common import Common, Refused, device, folder, main, make_room, within, write_summary
 from methods import DATA, TUNED, Method, Setting, build
 from torch import Tensor
 
@@ -105,20 +105,11 @@ def load(path: Path, what: str) -> xr.Dataset:
 
 def prepare(o: Options) -> Setting:
     """Model, windows of good observations, background statistics, truth."""
-    limits = {
-        "members": 2,
-        "hybrid_members": 2,
-        "network_weight": 0,
-        "lag": 1,
-        "iterations": 1,
-        "inflation": 0.1,
-        "model_error": 0,
-        "skip_days": 0,
-    }
-    for name, least in limits.items():
-        given = getattr(o, name)
-        if given is not None and not least <= given < float("inf"):
-            raise Refused(f"--{name.replace('_', '-')} must be at least {least}, got {given}")
+    most = float("inf")
+    within(
+        o, members=(2, most), hybrid_members=(2, most), network_weight=(0, most), lag=(1, most), iterations=(1, most),
+        inflation=(0.1, most), model_error=(0, most), skip_days=(0, most),
+    )  # fmt: skip
     obs, climate = load(o.observations, "observations"), load(o.climatology, "climatology")
     eq = testbed.model(o.model, device=device(o.device))
     step = testbed.stepper(eq)

@@ -27,7 +27,7 @@ import methods
 import numpy as np
 import qg_assimilate as ladder
 import torch
-from common import Common, Refused, device, folder, main, make_room, refuse_unfinished, write_summary
+from common import Common, Refused, device, folder, main, make_room, refuse_unfinished, within, write_summary
 
 import sciml as sm
 from sciml import plot, score, testbed
@@ -304,11 +304,8 @@ def compare(o: Options) -> None:
 
 
 def run(o: Options) -> None:
-    limits = {"updates": 2, "members": 2, "responses": 0}
-    for name, least in limits.items():
-        given = getattr(o, name)
-        if given is not None and given < least:
-            raise Refused(f"--{name} must be at least {least}, got {given}")
+    most = float("inf")
+    within(o, updates=(2, most), members=(2, most), responses=(0, most))
     (train if o.train else compare)(o)
 
 
