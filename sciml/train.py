@@ -144,6 +144,7 @@ def resume(path: Path | None, net: nn.Module, optimiser, averaged: Tensors, obje
             p.copy_(tensors[f"net.{n}"])
             averaged[n].copy_(tensors[f"average.{n}"])
             prefix = f"adam.{n}."
-            optimiser.state[p] = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
+            own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
+            optimiser.state[p] = {k: t if k == "step" else t.to(p.device) for k, t in own.items()}
     objective.restore({n[len("objective.") :]: t for n, t in tensors.items() if n.startswith("objective.")})
     return int(header["update"])
