@@ -64,6 +64,14 @@ def to_dataset(trajectory: Trajectory, eq: Equation) -> xr.Dataset:
     """CF Dataset with dimensions ``([member,] time, lev, y, x)`` of a trajectory of a layered model.
 
     Quasi-geostrophic models get ``q, psi, u, v``; other equations their prognostic fields by name, without ``lev``.
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> run = sm.rollout(sm.ab3(eq, 7200.0), 24, every=12)(sm.random_pv(eq, seed=0))
+    >>> ds = sm.to_dataset(run, eq)
+    >>> ds["q"].dims, bool(torch.allclose(sm.from_dataset(ds, eq), run.fields[-1]))
+    (('time', 'lev', 'y', 'x'), True)
     """
     fields = trajectory.fields.detach()
     batch = fields.ndim - 4

@@ -33,6 +33,14 @@ class Grid:
         3/2 keeps all modes below Nyquist and forms products on a grid 3/2 as fine (also exact);
         1 keeps everything and lets products alias (pyqg's choice, to be used with a filter). Orszag (1971).
     x0, y0 : coordinates of the first point (default: half a cell, points are cell centres)
+
+    Examples
+    --------
+    >>> grid = sm.Grid(32, 16, Lx=2 * torch.pi, Ly=torch.pi)
+    >>> x, y = grid.axes()
+    >>> wave = torch.sin(3 * x) + 0 * y
+    >>> bool((grid.ifft(grid.ik * grid.fft(wave)) - 3 * torch.cos(3 * x)).abs().max() < 1e-12)
+    True
     """
 
     nx: int

@@ -39,6 +39,13 @@ def random_pv(
     ----------
     speed : rms velocity of the upper layer, m s-1 (default: a tenth of the mean shear, or 0.01 without one)
     scale : wavelength of the eddies, m (default: an eighth of the shorter side of the box)
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> q = sm.random_pv(eq, seed=0, members=3)
+    >>> q.shape, torch.equal(q, sm.random_pv(eq, seed=0, members=3))
+    (torch.Size([3, 2, 16, 16]), True)
     """
     grid = eq.grid
     if members is not None and members < 1:

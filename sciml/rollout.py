@@ -67,6 +67,13 @@ def rollout(
 
     ``start`` is a state, or fields that ``step.init`` takes; leading axes are an ensemble. ``save`` (default
     ``step.read``) says what is kept of a state. Gradients flow through, and memory grows with n where they are wanted.
+
+    Examples
+    --------
+    >>> step = sm.rk4(sm.Lorenz63(), 0.01)
+    >>> run = sm.rollout(step, 100, every=20)(torch.ones(3, dtype=torch.float64))
+    >>> run.fields.shape  # the start and every twentieth state
+    torch.Size([6, 3])
     """
     save = save or step.read
     advance = states(step, n, every, progress)

@@ -56,6 +56,15 @@ def isotropic(grid: Grid, density: Tensor) -> tuple[Tensor, Tensor]:
     """Sum ``(..., *grid.modes)`` over rings of the larger wavenumber spacing: ``k`` (rad/m) and densities ``(..., k)``.
 
     ``density`` counts every wavevector (see :attr:`Grid.weight`); ``spectrum.sum() * k[1] == density.sum()``.
+
+    Examples
+    --------
+    >>> grid = sm.Grid(32, 32, Lx=1.0, Ly=1.0)
+    >>> f = torch.randn(32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> fh = grid.fft(f)
+    >>> k, spectrum = sm.isotropic(grid, grid.weight * fh.abs() ** 2)
+    >>> bool(abs(spectrum.sum() * k[1] - grid.ifft(fh).square().mean()) < 1e-12)
+    True
     """
     dk = 2 * math.pi / min(grid.Lx if grid.nx > 1 else math.inf, grid.Ly if grid.ny > 1 else math.inf)
     ring = (grid.K2.sqrt() / dk).round().long().flatten()

@@ -33,7 +33,14 @@ from sciml.equation.expression import (
 
 @dataclass(frozen=True)
 class Library:
-    """Candidate terms, each once; texts are read with :func:`~sciml.equation.expression.parse`."""
+    """Candidate terms, each once; texts are read with :func:`~sciml.equation.expression.parse`.
+
+    Examples
+    --------
+    >>> library = sm.Library(("psi1", "lap(psi2)")) + sm.Library(("J(psi1, q1)",))
+    >>> len(library), library.without("psi1").names
+    (3, ('lap(psi2)', 'J(psi1, q1)'))
+    """
 
     terms: tuple[Expr, ...]
 
@@ -145,7 +152,13 @@ def bare(e: Expr) -> Expr:
 def terms(eq: Equation, thickness: bool = False) -> Library:
     """A library for an equation: :func:`layered` for flow in layers (with differences of psi between them if
     ``thickness``), :func:`polynomial` for one field in one dimension. Raises ``ValueError`` for others; put one
-    together with ``+`` and ``*``."""
+    together with ``+`` and ``*``.
+
+    Examples
+    --------
+    >>> "J(psi1, q2)" in sm.terms(sm.preset("eddy", nx=16)).names
+    True
+    """
     if all(f"psi{i + 1}" in eq.diagnostic for i in range(len(eq.prognostic))):
         return layered(eq, thickness)
     if len(eq.prognostic) == 1 and eq.grid.ny == 1:

@@ -71,7 +71,15 @@ class Lorenz63(Ordinary):
 
 @dataclass(frozen=True, kw_only=True)
 class Lorenz96(Ordinary):
-    """``dX_i = (X_{i+1} - X_{i-2}) X_{i-1} - X_i + F``, cyclic; Lorenz (1996), eq. 1. dt = 0.05 with rk4 is usual."""
+    """``dX_i = (X_{i+1} - X_{i-2}) X_{i-1} - X_i + F``, cyclic; Lorenz (1996), eq. 1. dt = 0.05 with rk4 is usual.
+
+    Examples
+    --------
+    >>> still = torch.full((40,), 8.0, dtype=torch.float64)  # x = F does not move
+    >>> step = sm.rk4(sm.Lorenz96(), 0.05)
+    >>> bool((step.read(step(step.init(still))) - still).abs().max() < 1e-12)
+    True
+    """
 
     n: int = 40
     F: float = 8.0

@@ -14,7 +14,14 @@ GRID_OPTIONS = ("Lx", "Ly", "dealias", "x0", "y0", "dtype", "device")
 
 
 def preset(name: str, nx: int | None = None, ny: int | None = None, **changes) -> QuasiGeostrophic:
-    """The set-up ``name`` of :data:`PRESETS` on ``nx x ny`` points; ``changes`` are parameters or grid options."""
+    """The set-up ``name`` of :data:`PRESETS` on ``nx x ny`` points; ``changes`` are parameters or grid options.
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=32, rek=0.0)
+    >>> float(eq.rek), eq.prognostic
+    (0.0, ('q1', 'q2'))
+    """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     grid = {key: changes.pop(key) for key in GRID_OPTIONS if key in changes}

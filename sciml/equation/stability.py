@@ -32,6 +32,12 @@ def stability(eq: QuasiGeostrophic) -> Stability:
 
     The eigenvectors are of psi, also for unequal layers. A mean flow U(y) couples wavevectors and is refused; see
     :func:`stability_of_profile`.
+
+    Examples
+    --------
+    >>> eddy = sm.stability(sm.preset("eddy", nx=32))
+    >>> bool(eddy.growth.max() > 0), bool(sm.stability(sm.preset("eddy", nx=32, U1=0.0)).growth.max() <= 1e-12)
+    (True, True)
     """
     if any(torch.as_tensor(u).ndim for u in eq.mean_flow[0]):
         raise ValueError("the mean flow varies in y and couples wavenumbers; use stability_of_profile(eq, m)")

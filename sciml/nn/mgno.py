@@ -209,6 +209,12 @@ class MgNO(nn.Module):
     axis by whole cells of the coarsest grid shifts the outputs.
 
     Raises ``ValueError`` for fields of other channels or dimensions than it was made for, or fewer points than levels.
+
+    Examples
+    --------
+    >>> net = sm.MgNO(2, 1, width=4, layers=1)
+    >>> net(torch.zeros(3, 2, 64, 48)).shape
+    torch.Size([3, 1, 64, 48])
     """
 
     def __init__(self, inputs: int = 1, outputs: int = 1, **options):

@@ -33,6 +33,11 @@ class UNet(nn.Module):
 
     Two 3-wide convolutions on each level, each with group normalisation (8 groups) and GELU; strides of 2 down, nearest
     points up, features of the way down beside those that come up.
+
+    Examples
+    --------
+    >>> sm.UNet(2, 1, widths=(8, 16))(torch.zeros(3, 2, 32, 32)).shape
+    torch.Size([3, 1, 32, 32])
     """
 
     def __init__(self, inputs: int = 1, outputs: int = 1, **options):
