@@ -1,6 +1,7 @@
 """Examples in the docstrings of public names run."""
 
 import doctest
+import math
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ EXAMPLES = {
     name: found
     for name in sm.__all__
     if callable(getattr(sm, name))
-    for found in FINDER.find(getattr(sm, name), name, globs={"sm": sm, "torch": torch})
+    for found in FINDER.find(getattr(sm, name), name, globs={"math": math, "sm": sm, "torch": torch})
     if found.examples
 }
 

@@ -56,7 +56,16 @@ class Pair(NamedTuple):
 
 def pairs(z: Tensor, steps: int, every: int = 1, batch: int = 8, noisy: bool = False) -> list[Pair]:
     """Consecutive states of a run ``(times, n, *modes)``, ``steps`` steps apart, from each ``every``-th on; with the
-    state before them if they are noisy. Raises ``ValueError`` where there are too few."""
+    state before them if they are noisy. Raises ``ValueError`` where there are too few.
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> run = sm.rollout(sm.rk4(eq, 7200.0), 12, every=1, save=lambda state: state.z)
+    >>> found = sm.pairs(run(sm.random_pv(eq, seed=0)).fields, steps=1, batch=8)
+    >>> sum(len(pair.before) for pair in found)
+    12
+    """
     lead = int(noisy)
     if len(z) < 2 + lead:
         raise ValueError(f"a pair needs {2 + lead} consecutive states, got {len(z)}")

@@ -13,7 +13,14 @@ from sciml.equation.filter import exponential_filter
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceQG(Equation):
-    """Scaled surface buoyancy ``b`` (Held et al. 1995, JFM 282, 1); ``filterfac`` as in layered models."""
+    """Scaled surface buoyancy ``b`` (Held et al. 1995, JFM 282, 1); ``filterfac`` as in layered models.
+
+    Examples
+    --------
+    >>> eq = sm.SurfaceQG(grid=sm.Grid(16, 16, Lx=1.0, Ly=1.0))
+    >>> eq.prognostic, tuple(eq.diagnostic)
+    (('b',), ('psi',))
+    """
 
     filterfac: float = 0.0
 

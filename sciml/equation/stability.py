@@ -89,6 +89,12 @@ def vertical_modes(eq: QuasiGeostrophic) -> tuple[Tensor, Tensor]:
     """Deformation radii (m, infinite for the barotropic mode) and modes ``(mode, layer)`` of the stratification.
 
     ``S phi = -phi / R^2``, orthonormal: ``sum_i (H_i/H) phi_m,i phi_n,i = delta_mn``, positive in the upper layer.
+
+    Examples
+    --------
+    >>> radii, modes = sm.vertical_modes(sm.preset("eddy", nx=16))
+    >>> round(float(radii[1])), modes.shape  # m
+    (15000, torch.Size([2, 2]))
     """
     root = eq.fraction.sqrt()
     symmetric = root[:, None] * eq.S / root[None, :]

@@ -20,6 +20,14 @@ class Vorticity(Equation):
     nu : viscosity;  drag : linear drag r;  beta : gradient of planetary vorticity
     force : fixed vorticity source, ``(ny, nx)``, for example ``0.1 (sin 2 pi (x + y) + cos 2 pi (x + y))`` of
         Li et al. (2021), appendix A.3.3
+
+    Examples
+    --------
+    >>> grid = sm.Grid(32, 32, Lx=2 * torch.pi, Ly=2 * torch.pi)
+    >>> eq = sm.Vorticity(grid=grid)
+    >>> wave = eq.init(sm.taylor_green(grid))  # steady without viscosity
+    >>> bool(eq.tendency(wave).abs().max() < 1e-12)
+    True
     """
 
     nu: float = 0.0
