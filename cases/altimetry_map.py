@@ -18,17 +18,16 @@ Writes map.nc, departures.nc, pictures and summary.json. Run time on one core: q
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, main, write_summary
+from common import Common, Range, Refused, asked, device, main
 from tqdm import tqdm
 
 import sciml as sm
@@ -48,10 +47,7 @@ SIZES = {
     "default": dict(nx=96, points=96, dt=7200.0, outer=2, inner=15),
     "full": dict(nx=192, points=192, dt=3600.0, outer=3, inner=30),
 }
-LIMITS = {"std": (1e-6, 1e3, "m"), "sigma": (1e-6, 1e3, "m"), "length": (1e3, 1e8, "m"), "rd": (1e3, 1e7, "m"),
-          "margin": (0.0, 1e7, "m"), "time_scale": (1e-3, 1e5, "days"), "days": (1e-3, 366.0, "days"),
-          "section": (1e3, float("inf"), "m")}  # fmt: skip
-"""Smallest and largest sensible value of options, and their units."""
+Height = Annotated[float, Range(1e-6, 1e3)]
 Box = tuple[float, float, float, float]
 HERE = (-5.0, 5.0, -41.0, -31.0)
 """Box of the synthetic tracks: across Greenwich, south of Africa."""
@@ -66,41 +62,40 @@ class Options(Common):
     """What kind of files these are."""
     variable: str | None = None
     """Height to map, in m, cm or mm (default: the reader's own; cf needs it; not of jason_gdr)."""
-    sigma: float | None = None
+    sigma: Height | None = None
     """Standard deviation of the observation error, m (default: the reader's own; cf needs it)."""
     box: tuple[float, float, float, float] | None = None
     """West, east, south and north edge of the map, degrees (default: all of the data, up to 25 degrees wide)."""
     date: str | None = None
     """Time of the map, such as 2019-01-06T12 (default: the middle of the data in the box)."""
-    days: float = 10.0
+    days: Annotated[float, Range(1e-3, 366)] = 10.0
     """Length of the window about that time, days (at most 366)."""
     method: Literal["oi", "4dvar", "both"] = "both"
     """How to map."""
-    withhold: int = 5
+    withhold: Annotated[int, Range(0)] = 5
     """Of so many passes one is withheld for verification (0: none)."""
-    section: float = float("inf")
-    """Length of the pieces into which passes are cut before that, m (inf: whole passes)."""
-    std: float | None = None
+    section: Annotated[float, Range(1e3)] | None = None
+    """Length of the pieces into which passes are cut before that, m (default: whole passes)."""
+    std: Height | None = None
     """Standard deviation of the signal, m (default: that of the observations)."""
-    length: float = 100e3
+    length: Annotated[float, Range(1e3, 1e8)] = 100e3
     """Scale of the covariance in space, m."""
-    time_scale: float = 10.0
+    time_scale: Annotated[float, Range(1e-3, 1e5)] = 10.0
     """Scale of the covariance of oi in time, days."""
-    points: int | None = None
+    points: Annotated[int, Range(2)] | None = None
     """Points of the map on its longer side (default: 48, 96 or 192 with the preset)."""
-    nx: int | None = None
+    nx: Annotated[int, Range(8)] | None = None
     """Points of the model from west to east (default: 48, 96 or 192 with the preset)."""
-    dt: float | None = None
+    dt: Annotated[float, Range(60)] | None = None
     """Time step of the model, s (default: 14400, 7200 or 3600 with the preset)."""
-    margin: float = 200e3
+    margin: Annotated[float, Range(0, 1e7)] = 200e3
     """Width of the model's box outside of the map, m."""
-    rd: float | None = None
+    rd: Annotated[float, Range(1e3, 1e7)] | None = None
     """Deformation radius of the model, m (default: 2.7 m/s over the Coriolis parameter)."""
 
     def size(self, name: str) -> Any:
         """A number that depends on the preset unless given."""
-        given = getattr(self, name, None)
-        return SIZES[self.preset][name] if given is None else given
+        return asked(self, SIZES[self.preset])[name]
 
 
 class Setting(NamedTuple):
@@ -215,13 +210,13 @@ def prepare(o: Options, heights: xr.Dataset) -> Setting:
     half = np.timedelta64(int(o.days * DAY * 5e8), "ns")
     obs = check(heights, date - half, date + half, box)
     usable = good(obs)
-    piece = readers.passes(usable, section=o.section)
+    piece = readers.passes(usable, section=o.section or np.inf)
     withheld = piece % o.withhold == o.withhold - 1 if o.withhold else piece < 0
     used = usable.isel(obs=np.flatnonzero(~withheld))
     if used.sizes["obs"] < 10:
         raise Refused(f"only {used.sizes['obs']} heights are left to be used in the box {box} and {o.days:g} days "
                       f"about {str(date)[:16]} ({withheld.sum()} are withheld); flags: {counts(obs)}")  # fmt: skip
-    if not (std := o.std or float(used["value"].std())) >= LIMITS["std"][0]:
+    if not (std := o.std or float(used["value"].std())) >= 1e-6:
         raise Refused("all heights that are used are equal; give the standard deviation of the signal with --std")
     prior = Prior(std, o.length, o.time_scale * DAY, mean=None)
     prior = replace(prior, mean=prior.mean_of(used))
@@ -259,8 +254,6 @@ def model(o: Options, box: Box) -> sm.TwoLayerQG:
     f0, beta = coriolis(box)
     if abs(middle(box)[1]) < 5:
         raise Refused(f"the box is centred at {middle(box)[1]:g} north, too near the equator; use --method oi")
-    if o.size("nx") < 8:
-        raise Refused(f"--nx must be at least 8, got {o.size('nx')}")
     Ly = RADIUS * np.radians(box[3] - box[2]) + 2 * o.margin
     Lx = RADIUS * np.radians(box[1] - box[0]) * np.cos(np.radians(middle(box)[1])) + 2 * o.margin
     nx, ny = o.size("nx"), max(8, 2 * round(o.size("nx") * Ly / Lx / 2))
@@ -354,11 +347,8 @@ def figures(s: Setting, every: xr.Dataset, maps: dict[str, Mapped]) -> dict[str,
 
 def sensible(o: Options) -> None:
     """Refuse numbers that mean nothing."""
-    if o.withhold < 0 or o.withhold == 1:
+    if o.withhold == 1:
         raise Refused(f"--withhold must be 0 or at least 2, got {o.withhold}")
-    for name, (low, high, unit) in LIMITS.items():
-        if (given := getattr(o, name)) is not None and not low <= given <= high:
-            raise Refused(f"--{name.replace('_', '-')} must be between {low:g} and {high:g} {unit}, got {given:g}")
     if o.date is not None and not np.datetime64("1700") <= np.datetime64(o.date) < np.datetime64("2200"):
         raise Refused(f"--date must lie between the years 1700 and 2200, got {o.date}")
     if (o.dt is not None or o.method != "oi") and not 60 <= o.size("dt") <= o.days * DAY:
@@ -374,11 +364,9 @@ def remarks(o: Options, s: Setting, rms: dict[str, dict[str, float]]) -> list[st
     return [f"{TITLES[n]} shows no skill: it is no nearer to withheld heights than the prior mean" for n in poor]
 
 
-def run(o: Options) -> None:
-    started = time.monotonic()
+def run(o: Options, out: Path) -> dict[str, Any]:
     sensible(o)
     device(o.device)
-    out = folder(o.out or Path("runs") / "altimetry_map")
     every, heights = read(o, [Path(f) for f in o.file] or synthetic(o, out))
     s = prepare(o, heights)
     chosen = ("oi", "4dvar") if o.method == "both" else (o.method,)
@@ -387,13 +375,12 @@ def run(o: Options) -> None:
     write(s, maps, out)
     for name, figure in figures(s, every, maps).items():
         plot.save(figure, out / f"{name}.png")
-    write_summary(out / "summary.json", o, results, started)
     print(f"observations: {results['observations']}; flags: {results['flags']}")
     print("root mean square difference from observations (m)")
     print(score.table(results["rms"]))
     for line in remarks(o, s, results["rms"]):
         print(line)
-    print(f"results in {out}")
+    return results
 
 
 if __name__ == "__main__":

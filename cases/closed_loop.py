@@ -22,17 +22,16 @@ half an hour beside another run.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import loop_pictures
 import medida_qg
 import numpy as np
 import xarray as xr
-from common import Common, Refused, folder, main, make_room, within, write_summary
+from common import Common, Range, Refused, asked, main, make_room
 from loop_corrections import Climate, Corrector, Stepper, climate, distance, held, learned, read
 from loop_world import Score, World, assimilation, changed, closed, cycled, scored, world
 
@@ -71,19 +70,19 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Options(Common):
-    drag: float = 0.5
+    drag: Annotated[float, Range(0.1, 2)] = 0.5
     """Bottom drag of the model, as a factor of the truth's, from 0.1 to 2."""
-    topography: float = 0.0
+    topography: Annotated[float, Range(-1, 2)] = 0.0
     """Topography of the model, as a factor of the truth's, from -1 to 2."""
     method: Literal["letkf", "fuxida"] = "fuxida"
     """The assimilation whose innovations MEDIDA reads; both are scored."""
-    members: int | None = None
+    members: Annotated[int, Range(2, 90)] | None = None
     """Size of the filter's ensemble (default 20; quick 8, full 40)."""
-    learn: int | None = None
+    learn: Annotated[int, Range(7, 10_000)] | None = None
     """Windows of five days that are learned from (default 40; quick 14, full 120)."""
-    test: int | None = None
+    test: Annotated[int, Range(6, 10_000)] | None = None
     """Later windows for scores (default 45; quick 9, full 90)."""
-    change: float = 0.3
+    change: Annotated[float, Range(0, 2)] = 0.3
     """How much stronger shear or drag is in climates that were not seen, a factor from 0 to 2."""
     neural: bool = True
     """Train a neural corrector, too."""
@@ -95,13 +94,11 @@ class Options(Common):
 
 def checked(o: Options) -> tuple[Options, Scale]:
     """Options with all that depends on the preset. Raises ``Refused`` for those that cannot be."""
-    scale = SCALES[o.preset]
-    within(o, drag=(0.1, 2), topography=(-1, 2), change=(0, 2), learn=(7, 10_000), test=(6, 10_000), members=(2, 90))
     if o.drag == 1 and o.topography == 1:
         raise Refused("--drag 1 --topography 1 is the perfect model, which lacks nothing")
     members = o.members or {"quick": 8, "default": 20, "full": 40}[o.preset]
     o = Options(**{**vars(o), "members": members})
-    return o, scale._replace(learn=o.learn or scale.learn, test=o.test or scale.test)
+    return o, Scale(**asked(o, SCALES[o.preset]._asdict()))
 
 
 # -- discovery -------------------------------------------------------------------------------------------------------
@@ -206,10 +203,8 @@ def row(s: Score) -> dict[str, float]:
     return {"analysis 1": s.analysis[0], "analysis 2": s.analysis[1], "10 days 1": late[0], "10 days 2": late[1]}
 
 
-def run(o: Options) -> None:
-    started = time.monotonic()
+def run(o: Options, out: Path) -> dict[str, Any]:
     o, scale = checked(o)
-    out = folder(o.out or Path("runs") / "closed_loop")
     w = world(o, scale.learn, scale.test)
     make_room(out, WRITTEN, o)
     found = discovered(o, w, scale)
@@ -233,11 +228,10 @@ def run(o: Options) -> None:
     if o.prose if o.prose is not None else o.preset != "quick":
         numbers["prose"] = readings(o, w, every)
     plot.save(loop_pictures.story(ds, numbers, climates), out / "loop.png")
-    write_summary(out / "summary.json", o, numbers, started)
     print(score.table({f"{m}, {n}": row(s) for m, own in scores.items() for n, s in own.items()}))
     for method, own in numbers["closed"].items():
         print(f"{method}: " + ", ".join(f"{n} {v:.0f}" for n, v in own.items()))
-    print(f"results in {out}")
+    return numbers
 
 
 if __name__ == "__main__":

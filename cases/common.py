@@ -1,4 +1,7 @@
-"""What every case script shares: common options, one-line errors, output folders, summaries."""
+"""The engine under every case script: options and their bounds, one-line errors, output folders, summaries.
+
+A case is a docstring, options, and ``run(options, folder) -> results``; ``main(run, Options)`` does the rest.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import torch
 import tyro
@@ -22,6 +26,36 @@ import xarray
 
 import sciml
 from sciml.files import replacing
+from sciml.train import share
+
+
+class Refused(Exception):
+    """A request that cannot be met; its text is all that the user is shown."""
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Range:
+    """Bounds of an option, in its annotation: ``members: Annotated[int, Range(2)] = 40``; numbers are finite."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+    """whether ``low`` itself is left out"""
+
+    def admits(self, x: float) -> bool:
+        return (self.low < x or (self.low == x and not self.open)) and x <= self.high and math.isfinite(x)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.open else 'at least'} {self.low:g}"
+        return f"above {self.low:g} and at most {self.high:g}" if self.open else f"from {self.low:g} to {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+Positive = Annotated[float, Range(0, open=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -32,24 +66,52 @@ class Common:
     """How long the run is: quick (seconds), default (minutes), full (the paper's scale)."""
     out: Path | None = None
     """Folder for results (default: runs/ and the case's name)."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Seed of all randomness; the same seed gives the same bits on the same machine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
 
+    @property
+    def name(self) -> str:
+        """Of the default folder, in runs/: that of the script."""
+        return Path(str(sys.modules[type(self).__module__].__file__)).stem
 
-class Refused(Exception):
-    """A request that cannot be met; its text is all that the user is shown."""
+
+def ranges(hint: Any) -> list[Range]:
+    """In an annotation."""
+    own = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Range)]
+    return own + [r for part in get_args(hint) for r in ranges(part)]
 
 
-def main(run: Callable[[Any], None], options: type) -> None:
-    """Parse the command line into ``options``, call ``run``; bad input ends with one line and exit status 2."""
+def check(options: Any) -> None:
+    """Refuse numbers outside their bounds, and those that are none; options that were not given pass."""
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        given = getattr(options, name)
+        for x in given if isinstance(given, tuple) else (given,):
+            if bad := [] if x is None else [r for r in ranges(hint) if not r.admits(x)]:
+                raise Refused(f"--{name.replace('_', '-')} must be {bad[0]}, got {x}")
+
+
+def asked(options: Any, preset: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a preset, replaced by the options of the same name that were given."""
+    return {n: v if (given := getattr(options, n, None)) is None else given for n, v in preset.items()}
+
+
+# -- a run -----------------------------------------------------------------------------------------------------------
+def main(run: Callable[[Any, Path], dict[str, Any]], options: type) -> None:
+    """Parse the command line into ``options``, check them, call ``run``, write what it returns as ``summary.json``.
+
+    Bad input ends with one line and exit status 2, and leaves no empty folder.
+    """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    chosen = tyro.cli(options, description=sys.modules[run.__module__].__doc__)
+    if share()[0] > 0:  # of several processes that torchrun started, the first one speaks
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    chosen, started = tyro.cli(options, description=sys.modules[run.__module__].__doc__), time.monotonic()
     try:
-        if not 0 <= chosen.seed < 2**31:
-            raise Refused(f"--seed must be a whole number from 0 to 2147483647, got {chosen.seed}")
-        run(chosen)
+        check(chosen)
+        with output(chosen.out or Path("runs") / chosen.name) as out:
+            write_summary(out / "summary.json", chosen, run(chosen, out), started)
+        print(f"results in {out}")
     except (Refused, ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -64,13 +126,15 @@ def main(run: Callable[[Any], None], options: type) -> None:
         sys.exit(130)
 
 
-def within(options: Any, **bounds: tuple[float, float]) -> None:
-    """Refuse numbers outside their bounds, and those that are none; options that were not given pass."""
-    for name, (low, high) in bounds.items():
-        given = getattr(options, name)
-        if given is not None and not (low <= given <= high and given < math.inf):
-            allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-            raise Refused(f"--{name.replace('_', '-')} must be {allowed}, got {given}")
+@contextmanager
+def output(path: Path) -> Iterator[Path]:
+    """A folder to write to; one that was made for a run that left nothing in it is removed again."""
+    made = not path.exists()
+    try:
+        yield folder(path)
+    finally:
+        if made and path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def device(name: str) -> str:
@@ -108,7 +172,7 @@ def refuse_unfinished(path: Path, products: Iterable[str], options: Any) -> None
 
 def make_room(path: Path, products: Iterable[str], options: Any) -> None:
     """Set an earlier run aside, in a folder within its own; with ``--overwrite`` remove it."""
-    found = earlier(path, products)
+    found = earlier(path, products) if share()[0] == 0 else []
     if options.overwrite:
         for p in found:
             shutil.rmtree(p) if p.is_dir() else p.unlink()

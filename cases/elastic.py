@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from common import Refused, folder, write_summary
+from common import Refused
 from neural import saved_run
 from tqdm import tqdm
 
@@ -163,12 +163,9 @@ def resumed(path: Path, about: Mapping[str, str]) -> tuple[Run, State]:
 
 
 # -- a scene ---------------------------------------------------------------------------------------------------------
-def finish(o, scene: Scene, size: Mapping[str, Any], name: str) -> None:
-    """March, compare, write."""
-    if o.device == "cuda":
-        raise Refused("--device cuda: neural fields are stepped on the CPU; leave the option out")
-    started, step = time.monotonic(), made(o, scene, size)
-    out = folder(o.out or Path("runs") / name)
+def finish(o, out: Path, scene: Scene, size: Mapping[str, Any]) -> dict[str, Any]:
+    """March, compare, write; the numbers."""
+    step = made(o, scene, size)
     run = marched(o, scene, step, size["steps"], size["outputs"], out)
     rows = [Row(f"neural field, {run.weights} weights", run.weights, scene.measure(run), run.seconds),
             *scene.rivals(run.weights, run.seconds)]  # fmt: skip
@@ -183,8 +180,7 @@ def finish(o, scene: Scene, size: Mapping[str, Any], name: str) -> None:
     print("\n".join(f"{n.replace('_', ' '):48s}{v:20.4g}" for n, v in shown.items()))
     write(out, scene, step, run)
     pictures(out, scene, step, run)
-    write_summary(out / "summary.json", o, results, started)
-    print(f"results in {out}")
+    return results
 
 
 def relative(scene: Scene, step_grid: torch.Tensor, field: torch.Tensor, t: float) -> float:

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import neural
 import torch
-from common import Refused, main
+from common import Range, main
 
 import sciml as sm
 
@@ -33,9 +34,9 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Options(neural.Neural):
-    kappa: float = 5e-3
-    """Diffusivity in m2/s."""
-    end: float = 4.0
+    kappa: Annotated[float, Range(1e-3, 1)] = 5e-3
+    """Diffusivity in m2/s (1e-3 at least: thinner fronts need a finer truth)."""
+    end: Annotated[float, Range(0, 100, open=True)] = 4.0
     """Length of the run in s."""
 
 
@@ -52,10 +53,8 @@ def problem(o: Options) -> neural.Problem:
     return neural.Problem(eq, start, o.end, truth, sm.etdrk4, 0.005, name="u")
 
 
-def run(o: Options) -> None:
-    if not (1e-3 <= o.kappa <= 1 and 0 < o.end <= 100):
-        raise Refused("--kappa must be from 1e-3 to 1 m2/s (thinner fronts need a finer truth), --end up to 100 s")
-    neural.solved(o, problem(o), SIZES[o.preset], "insr_allen_cahn")
+def run(o: Options, out: Path) -> dict[str, Any]:
+    return neural.solved(o, out, problem(o), SIZES[o.preset])
 
 
 if __name__ == "__main__":

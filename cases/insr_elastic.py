@@ -22,13 +22,14 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import elastic as shared
 import elements as fe
 import numpy as np
 import torch
-from common import Common, Refused, main
+from common import Common, Count, Positive, Range, asked, main
 from elastic import Row, Run, Scene
 from scipy.optimize import brentq, curve_fit
 from torch import Tensor
@@ -68,30 +69,36 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
 class Options(Common):
     scene: Literal["stretch", "bar", "collision", "twist"] = "stretch"
     """What is done to the body."""
-    load: float = 1.0
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to compute: neural fields are stepped on the CPU."""
+    load: Annotated[float, Range(0, 4, open=True)] = 1.0
     """Stretch, amplitude, speed or angle as a factor of the scene's own."""
-    young: float | None = None
+    young: Positive | None = None
     """Young's modulus in Pa, J m-3 (default: 1, in the collision 100)."""
-    poisson: float = 0.3
+    poisson: Annotated[float, Range(-0.99, 0.4999)] = 0.3
     """Poisson's ratio, a factor from -1 to 0.5."""
-    width: int | None = None
+    width: Count | None = None
     """Neurons in each hidden layer (default: with the preset)."""
-    depth: int | None = None
+    depth: Count | None = None
     """Hidden layers (default: with the preset)."""
-    omega: float | None = None
+    omega: Positive | None = None
     """Factor in the sines of the network (default: with the preset)."""
-    samples: float | None = None
+    samples: Positive | None = None
     """Nodes times directions as a factor of the number of weights (default: with the preset)."""
-    steps: int | None = None
+    steps: Count | None = None
     """Steps from the start to the end (default: with the preset)."""
-    iterations: int | None = None
+    iterations: Count | None = None
     """Gauss-Newton steps in each, at most (default: with the preset)."""
-    tolerance: float | None = None
+    tolerance: Positive | None = None
     """Distance from the minimum where a step ends, as a factor of the energy's norm (default: with the preset)."""
-    damping: float | None = None
+    damping: Positive | None = None
     """Of the layers below the head, as a factor of the mean diagonal (default: with the preset)."""
     resume: bool = False
     """Go on from the last state saved in --out."""
+
+    @property
+    def name(self) -> str:
+        return f"insr_elastic_{self.scene}"
 
 
 # -- stretch ---------------------------------------------------------------------------------------------------------
@@ -271,17 +278,10 @@ def error(truth, grid: Tensor, run: Run) -> float:
 SCENES = {"stretch": stretch, "bar": bar, "collision": collision, "twist": twist}
 
 
-def run(o: Options) -> None:
-    if not 0 < o.load <= 4:
-        raise Refused(f"--load must be above 0 and at most 4, got {o.load:g}")
-    sizes = {**COMMON, **SIZES[o.scene][o.preset]}
-    size = {n: v if getattr(o, n, None) is None else getattr(o, n) for n, v in sizes.items()}
+def run(o: Options, out: Path) -> dict[str, Any]:
+    size = asked(o, {**COMMON, **SIZES[o.scene][o.preset]})
     size["outputs"] = min(size["outputs"], size["steps"])
-    whole, real = ("width", "depth", "steps", "iterations"), ("omega", "samples", "tolerance", "damping")
-    if min(size[n] for n in whole) < 1 or not all(0 < size[n] < math.inf for n in real):
-        raise Refused("--width, --depth, --steps, --iterations, --omega, --samples, --tolerance and --damping must be "
-                      "positive")  # fmt: skip
-    shared.finish(o, SCENES[o.scene](o, size), size, f"insr_elastic_{o.scene}")
+    return shared.finish(o, out, SCENES[o.scene](o, size), size)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import neural
-from common import Refused, main
+from common import Range, main
 from torch import Tensor
 
 import sciml as sm
@@ -34,11 +35,11 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class Options(neural.Neural):
-    days: int = 10
+    days: Annotated[int, Range(1, 100)] = 10
     """Length of the run in days."""
-    eddies: float = 2.0
+    eddies: Annotated[float, Range(0.5, 8)] = 2.0
     """Eddies across the box at the start, as a factor of one."""
-    speed: float = 0.05
+    speed: Annotated[float, Range(0, 1, open=True)] = 0.05
     """Root mean square velocity of the upper layer at the start in m/s."""
 
 
@@ -54,10 +55,8 @@ def problem(o: Options) -> neural.Problem:
                           units="s-1", time_units="s")  # fmt: skip
 
 
-def run(o: Options) -> None:
-    if not (1 <= o.days <= 100 and 0.5 <= o.eddies <= 8 and 0 < o.speed <= 1):
-        raise Refused("--days must be from 1 to 100, --eddies from 0.5 to 8, --speed up to 1 m/s")
-    neural.solved(o, problem(o), SIZES[o.preset], "insr_qg")
+def run(o: Options, out: Path) -> dict[str, Any]:
+    return neural.solved(o, out, problem(o), SIZES[o.preset])
 
 
 if __name__ == "__main__":

@@ -19,13 +19,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import neural
 import numpy as np
 import torch
 import xarray as xr
-from common import Refused, main
+from common import Range, main
 from torch import Tensor
 
 import sciml as sm
@@ -49,9 +50,9 @@ SHAPE = 90, 180
 
 @dataclass(frozen=True)
 class Options(neural.Neural):
-    degree: int = 5
+    degree: Annotated[int, Range(1, 12)] = 5
     """Highest degree of the harmonics that the network sees."""
-    days: float | None = None
+    days: Annotated[float, Range(0, 100, open=True)] | None = None
     """Length of the run in days (default: 7.4, one wavelength; with the preset quick 1)."""
 
 
@@ -100,11 +101,9 @@ def network(o: Options, size: dict[str, Any]) -> NeuralField:
     return NeuralField(encoding, (width,) * size["depth"], 1, o.seed, sines(size["omega"]), bounds)
 
 
-def run(o: Options) -> None:
+def run(o: Options, out: Path) -> dict[str, Any]:
     size = neural.chosen(o, SIZES[o.preset])
     days = o.days if o.days is not None else 1.0 if o.preset == "quick" else 2 * math.pi / RATE / R
-    if not (0 < days <= 100 and 1 <= o.degree <= 12):
-        raise Refused("--days must be from 0 to 100, --degree from 1 to 12")
     lat, lon = (np.arange(n) for n in SHAPE)
     lat, lon = 180 * ((lat + 0.5) / SHAPE[0] - 0.5), 360 * lon / SHAPE[1]
     axes = {
@@ -122,7 +121,7 @@ def run(o: Options) -> None:
                              iterations=size["iterations"])  # fmt: skip
     step = replace(step, output=(points, (expand(-dy(Field("psi"))), expand(dx(Field("psi")))), SHAPE))
     degree = max(R + 1, round(math.sqrt(neural.count(net))) - 1)
-    neural.finish(o, p, step, "insr_sphere", lambda run: [spectral(degree, days)])
+    return neural.finish(o, out, p, step, lambda run: [spectral(degree, days)])
 
 
 def exact(step: NeuralStep, points: Tensor, days: float) -> Tensor:

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import neural
 import torch
-from common import Refused, main
+from common import Range, main
 from torch import Tensor
 
 import sciml as sm
@@ -40,10 +41,14 @@ SIZES: dict[str, dict[str, Any]] = {
 class Options(neural.Neural):
     flow: Literal["taylor_green", "two_scales"] = "taylor_green"
     """Steady vortices that fill the box, or a large and a small one."""
-    nu: float = 0.0
+    nu: Annotated[float, Range(0, 1)] = 0.0
     """Viscosity in m2/s."""
-    end: float = 5.0
+    end: Annotated[float, Range(0, 100, open=True)] = 5.0
     """Length of the run in s."""
+
+    @property
+    def name(self) -> str:
+        return f"insr_{self.flow}"
 
 
 def velocity(eq: sm.Equation, omega: Tensor) -> Tensor:
@@ -84,13 +89,11 @@ def problem(o: Options) -> neural.Problem:
                           units="m s-1", time_units="s")  # fmt: skip
 
 
-def run(o: Options) -> None:
-    if not (0 < o.end <= 100 and 0 <= o.nu <= 1):
-        raise Refused("--end must be from 0 to 100 s, --nu from 0 to 1 m2/s")
+def run(o: Options, out: Path) -> dict[str, Any]:
     size = dict(SIZES[o.preset])
     if o.flow == "two_scales":
         size |= dict(samples=6.0, iterations=min(size["iterations"], 300), tolerance=1e-5)
-    neural.solved(o, problem(o), size, f"insr_{o.flow}")
+    return neural.solved(o, out, problem(o), size)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import neural
 import torch
-from common import Refused, main
+from common import Range, main
 from torch import Tensor
 
 import sciml as sm
@@ -42,10 +43,14 @@ SIZES: dict[str, dict[str, Any]] = {
 class Options(neural.Neural):
     problem: Literal["heat", "allen_cahn", "burgers"] = "heat"
     """Diffusion alone, with growth and saturation, or with advection by the field itself."""
-    D: float = 0.1
-    """Diffusivity in m2/s."""
-    end: float = 4.0
+    D: Annotated[float, Range(1e-2, 10)] = 0.1
+    """Diffusivity in m2/s (1e-2 at least: thinner fronts need a finer truth)."""
+    end: Annotated[float, Range(0, 100, open=True)] = 4.0
     """Length of the run in s."""
+
+    @property
+    def name(self) -> str:
+        return f"insr_teng_{self.problem}"
 
 
 def equation(o: Options, grid: sm.Grid) -> sm.Equation:
@@ -70,10 +75,8 @@ def problem(o: Options) -> neural.Problem:
     return neural.Problem(eq, start, o.end, truth, sm.etdrk4, 0.02, name="u")
 
 
-def run(o: Options) -> None:
-    if not (1e-2 <= o.D <= 10 and 0 < o.end <= 100):
-        raise Refused("--D must be from 1e-2 to 10 m2/s (thinner fronts need a finer truth), --end up to 100 s")
-    neural.solved(o, problem(o), SIZES[o.preset], f"insr_teng_{o.problem}")
+def run(o: Options, out: Path) -> dict[str, Any]:
+    return neural.solved(o, out, problem(o), SIZES[o.preset])
 
 
 if __name__ == "__main__":

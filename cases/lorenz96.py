@@ -15,16 +15,15 @@ cycles), default about 50 minutes (three seeds, 2000 cycles); --only selects row
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, folder, main, write_summary
+from common import Common, Count, Range, Refused, main
 from torch import Tensor
 
 import sciml as sm
@@ -44,9 +43,11 @@ SPIN_UP = 0.2
 
 @dataclass(frozen=True)
 class Options(Common):
-    cycles: int | None = None
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to compute: systems as small as these run on the CPU."""
+    cycles: Annotated[int, Range(10)] | None = None
     """Number of analyses (default: 300, 2000 or 10000 with the preset)."""
-    seeds: int | None = None
+    seeds: Count | None = None
     """Number of truths, with observations and ensembles of their own (default: 1, 3 or 10 with the preset)."""
     only: str = ""
     """Part of the names of the rows to run, such as "LETKF" or "Lorenz 63"."""
@@ -256,15 +257,11 @@ def picture(rows: list[Row], errors: np.ndarray):
     return figure
 
 
-def run(o: Options) -> None:
-    started = time.monotonic()
+def run(o: Options, out: Path) -> dict[str, Any]:
     cycles, seeds = CYCLES[o.preset] if o.cycles is None else o.cycles, SEEDS[o.preset] if o.seeds is None else o.seeds
     rows = [r for r in TABLE if o.only.lower() in f"{r.system}: {r.name}".lower()]
     if not rows:
         raise Refused(f"--only {o.only!r} fits no row; there are {', '.join(f'{r.system}: {r.name}' for r in TABLE)}")
-    if cycles < 10 or seeds < 1:
-        raise Refused(f"--cycles must be at least 10 and --seeds at least 1, got {cycles} and {seeds}")
-    out = folder(o.out or Path("runs") / "lorenz96")
     needed = {r.system for r in rows}
     numbers = range(o.seed, o.seed + seeds)
     twins = {(s, i): twin(SYSTEMS[s], cycles, 100 * i + 1) for s in needed for i in numbers}
@@ -286,9 +283,8 @@ def run(o: Options) -> None:
         }
         for r, e in zip(rows, found, strict=True)
     }  # fmt: skip
-    write_summary(out / "summary.json", o, {"cycles": cycles, "rows": results}, started)
     print(f"{sum(meets(e[:, 0], r.reference) for r, e in zip(rows, found, strict=True))} of {len(rows)} rows within")
-    print(f"results in {out}")
+    return {"cycles": cycles, "rows": results}
 
 
 def write(out: Path, rows: list[Row], found: np.ndarray) -> None:

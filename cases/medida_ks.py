@@ -19,17 +19,16 @@ Writes discovery_*.json, table.nc, pictures and summary.json. Run time on one co
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, main, write_summary
+from common import Common, Count, NotNegative, Range, Refused, Share, asked, device, main
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -67,21 +66,21 @@ class Options(Common):
     """Models, or all: 1 to 12, dispersion_0.1, dispersion_0.5_1, cubic_0.15 ... (default: with the preset)."""
     sweep: tuple[str, ...] = ()
     """Models for which errors are found with ensembles of 0.1 to 10 times the points (default: with the preset)."""
-    nx: int | None = None
+    nx: Annotated[int, Range(64, 4096)] | None = None
     """Points, all of them observed (default: 128, 512 or 1024 with the preset)."""
-    samples: int | None = None
+    samples: Annotated[int, Range(4)] | None = None
     """Pairs of observations, each of a run of its own (default: 20, 40 or 100 with the preset)."""
-    noise: float = 0.05
+    noise: Share = 0.05
     """Standard deviation of the observation noise as a factor of that of u; 0 leaves the noisy part out."""
-    members: float = 1.0
+    members: NotNegative = 1.0
     """Members of the ensemble as a factor of the number of points; 0 is no assimilation."""
     scheme: Literal["etdrk4", "imex"] = "etdrk4"
     """How models are stepped; the truth is stepped with etdrk4."""
-    dt: float = 0.005
+    dt: Annotated[float, Range(0, 0.05, open=True)] = 0.005
     """Step of the truth (s, the unit of time of the equation)."""
-    factor: int = 5
+    factor: Count = 5
     """Steps of the truth in a step of the models."""
-    steps: int = 4
+    steps: Count = 4
     """Steps of the models between the observations of a pair; one where there is no noise."""
 
 
@@ -295,18 +294,15 @@ def write(out: Path, table: Table, whole: Mapping[str, np.ndarray]) -> None:
     write_netcdf(ds, out / "table.nc")
 
 
-def run(o: Options) -> None:
-    started, size = time.monotonic(), SIZES[o.preset]
-    nx, samples = (size[n] if v is None else v for n, v in (("nx", o.nx), ("samples", o.samples)))
+def run(o: Options, out: Path) -> dict[str, Any]:
+    size = asked(o, SIZES[o.preset])
+    nx, samples = size["nx"], size["samples"]
     cases, sweep = (tuple(MODELS) if "all" in names else names
-                    for names in (o.case or size["case"], o.sweep or size["sweep"]))  # fmt: skip
+                    for names in (o.case or SIZES[o.preset]["case"], o.sweep or SIZES[o.preset]["sweep"]))  # fmt: skip
     if unknown := set(cases + sweep) - set(MODELS):
         raise Refused(f"there is no model {min(unknown)!r}; there are {', '.join(MODELS)} and all")
-    if not (64 <= nx <= 4096 and samples >= 4 and min(o.factor, o.steps) >= 1):
-        raise Refused("--nx must be from 64 to 4096, --samples at least 4, --factor and --steps at least 1")
-    if not (0 <= o.noise <= 1 and 0 < o.dt <= 0.05 and (o.members == 0 or 2 <= o.members * nx <= 1e5)):
-        raise Refused("--noise must be from 0 to 1, --dt up to 0.05, --members 0 or such that there are 2 to 100000")
-    out = folder(o.out or Path("runs") / "medida_ks")
+    if o.members and not 2 <= o.members * nx <= 1e5:
+        raise Refused(f"--members must be 0 or such that there are 2 to 100000, got {o.members:g} of {nx} points")
     eq, states, series = truth(o, nx, samples)
     sigma, interval = o.noise * float(eq.read(states).std()), o.dt * o.factor * o.steps
     variance, obs = sigma**2 / nx, noisy(eq.grid, states[::2], sigma, o.seed + 1)
@@ -338,8 +334,7 @@ def run(o: Options) -> None:
     models = {c: {m: {"error": s.error, "right": s.right} for m, s in own.items()} for c, own in table.items()}
     before = {c: error(m) for c, m in missing.items()}
     results = {"before": before, "models": models, "pysindy": {n: error(c - WHOLE) for n, c in whole.items()}}
-    write_summary(out / "summary.json", o, results | {"sweep": swept}, started)
-    print(f"results in {out}")
+    return results | {"sweep": swept}
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ Method = Literal[
 ]  # fmt: skip
 WEIGHTS = {"perfect": DATA / "weights" / "fuxida_qg.safetensors",
            "imperfect": DATA / "weights" / "fuxida_qg_imperfect.safetensors"}  # fmt: skip
+LEARNED = ("fuxida", "hybrid", "fuxida4dvar")
+"""Methods with a network"""
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "perfect": {
         "": dict(radius=35e3, inflation=1.025, lag=4, model_error=0.0, iterations=10),
@@ -109,7 +111,9 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     inflation = o.tuned("inflation")
     local = LETKF(space, o.tuned("radius"), inflation, every=2, seed=o.seed)
     learned = {}
-    if o.method in ("fuxida", "hybrid", "fuxida4dvar", "all"):
+    if o.weights is not None and o.method not in (*LEARNED, "all"):
+        raise Refused(f"--weights {o.weights}: --method {o.method} has no network; those that do: {', '.join(LEARNED)}")
+    if o.method in (*LEARNED, "all"):
         net, own = network(o.weights or WEIGHTS[o.model], s.eq), replace(o, method="hybrid")
         few = LETKF(space, own.tuned("radius"), own.tuned("inflation"), every=2, seed=o.seed)
         start = sm.State(s.climate[order[: o.hybrid_members]])

@@ -18,17 +18,16 @@ Writes scores.nc, error.png, fields.png, summary.json, and the weights, log and 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import operators
 import torch
 import xarray as xr
-from common import Common, Refused, folder, main, write_summary
+from common import Common, Count, Positive, Range, Refused, asked, main
 from torch import Tensor
 
 from sciml import plot, plot_emulation, score
@@ -78,30 +77,35 @@ class Options(Common):
     """What to train; fno needs neuraloperator (make bench/.neuralop/installed)."""
     loss: Literal["h1", "l2"] = "h1"
     """Relative L2, or relative H1 with gradients in a box of side 2 pi, as published; errors are always of both."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Processor time for the training of each network, as a factor of a minute (default: with the preset)."""
-    updates: int | None = None
+    updates: Annotated[int, Range(2)] | None = None
     """Updates of each training, instead of --minutes."""
-    points: int | None = None
+    points: Annotated[int, Range(16)] | None = None
     """Points along an axis (default: 85; helmholtz 101, ns 64; quick 22)."""
-    samples: int | None = None
+    samples: Count | None = None
     """Samples for training (default: 1000, quick 32)."""
-    batch: int = 8
+    batch: Count = 8
     """Samples in an update."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Largest learning rate, as a factor of one."""
     autocast: bool = True
     """Convolutions in bfloat16 for the first four fifths of a training."""
     data: Path | None = None
     """Folder of the data sets, made where they are missing (default: runs/operator)."""
 
+    @property
+    def name(self) -> str:
+        return f"mgno_darcy-{self.task}"
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """Sizes of the preset, replaced by what was asked for."""
+        scale = asked(self, SCALES[self.preset])
+        return scale | {"points": scale["points"] or TASKS[self.task].points}
+
 
 # -- data ------------------------------------------------------------------------------------------------------------
-def points_of(o: Options) -> int:
-    """Along an axis of the grid to learn on."""
-    return o.points or SCALES[o.preset]["points"] or TASKS[o.task].points
-
-
 def split(o: Options, which: str, points: int, n: int) -> xr.Dataset:
     """Samples of one split with ``points`` along an axis, from a file where there is one."""
     task, where = TASKS[o.task].name, o.data or Path("runs") / "operator"
@@ -185,11 +189,10 @@ def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
         learned = Learned(network(o, name, task, x.shape[-1]), Scaling.of(x), Scaling.of(y, not zero))
         loss = relative_h1(task.boundary, (2 * np.pi,) * 2) if o.loss == "h1" else relative_l2
         objective = Supervised(learned, x, y, loss, o.batch, autocast=o.autocast, seed=o.seed)
-        minutes = o.minutes or SCALES[o.preset]["minutes"]
         probes = {0: 1.0} if not o.autocast else {0: 0.8, 1: 0.2}
         plan, precise = out / f"{name}.json", (lambda update: update == 1)
-        updates = o.updates or operators.planned(plan, learned.net, Precise(objective, precise), 60 * minutes, probes)
-        print(f"training {name}: {operators.count(learned.net)} weights, {updates} updates", flush=True)
+        seconds = 60 * o.scale["minutes"]
+        updates = o.updates or operators.planned(plan, learned.net, Precise(objective, precise), seconds, probes)
         switched = Precise(objective, lambda update: update >= 0.8 * updates)
         about = operators.trained(name, out, learned.net, switched, updates, o.lr, o.seed)
         command = f"python cases/mgno_darcy.py --task {o.task} --preset {o.preset} --networks {name} --seed {o.seed} "
@@ -237,22 +240,20 @@ def errors(o: Options, learned: Learned, test: Test) -> dict[str, np.ndarray]:
     return {"l2": relative_l2(u, test.y).numpy(), "h1": h1(u, test.y).numpy()}
 
 
-def run(o: Options) -> None:
-    scale, started, n = SCALES[o.preset], time.monotonic(), points_of(o)
-    samples = o.samples or scale["samples"]
-    if n < 16 or samples < o.batch or o.batch < 1 or o.lr <= 0 or (o.minutes or 1) <= 0 or (o.updates or 2) < 2:
-        raise Refused("--points must be at least 16, --samples at least --batch, --updates at least 2, others positive")
-    out = folder(o.out or Path("runs") / f"mgno_darcy-{o.task}")
+def run(o: Options, out: Path) -> dict[str, Any]:
+    scale, n = o.scale, o.scale["points"]
+    if scale["samples"] < o.batch:
+        raise Refused(f"--samples must be at least --batch, got {scale['samples']} and {o.batch}")
     torch.set_flush_denormal(True)
-    x, y = pairs(split(o, "train", n, samples))
+    x, y = pairs(split(o, "train", n, scale["samples"]))
     checks = tests(o, n, scale["test"])
     learned = {name: learn(o, out, name, x, y) for name in o.networks}
     checks += [t._replace(through=n) for t in checks]
     found = {name: {t.name: errors(o, one, t) for t in checks} for name, one in learned.items()}
-    report(o, out, n, learned, found, checks, started)
+    return report(o, out, n, learned, found, checks)
 
 
-def report(o: Options, out: Path, n: int, learned: dict[str, Learned], found, checks: Sequence[Test], started) -> None:
+def report(o: Options, out: Path, n: int, learned: dict[str, Learned], found, checks: Sequence[Test]) -> dict[str, Any]:
     """Print, draw, write."""
     rows, here = {}, f"{n} points"
     for name, one in found.items():
@@ -273,8 +274,7 @@ def report(o: Options, out: Path, n: int, learned: dict[str, Learned], found, ch
     one = test._replace(x=test.x[:1], y=test.y[:1])
     shown = {name: predicted(net, one, TASKS[o.task].boundary)[0, -1].numpy() for name, net in learned.items()}
     plot.save(plot_emulation.solutions(one.x[0, 0].numpy(), one.y[0, -1].numpy(), shown), out / "fields.png")
-    write_summary(out / "summary.json", o, {"networks": rows, "points": n}, started)
-    print(f"results in {out}")
+    return {"networks": rows, "points": n}
 
 
 if __name__ == "__main__":

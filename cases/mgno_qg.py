@@ -20,13 +20,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import operators
 import torch
 import xarray as xr
-from common import Common, Refused, folder, main, write_summary
+from common import Common, Count, NotNegative, Positive, Range, Refused, asked, main
 from torch import Tensor
 
 import sciml as sm
@@ -68,27 +68,27 @@ class Options(Common):
     """What to train; fno needs neuraloperator (make bench/.neuralop/installed)."""
     weights: Path | None = None
     """Surrogate to use without --train (default: the one that comes with the package)."""
-    lead_days: int = 2
+    lead_days: Count = 2
     """Time step of the networks that are trained in days."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Processor time for the training of each network, as a factor of a minute (default: with the preset)."""
-    updates: int | None = None
+    updates: Annotated[int, Range(2)] | None = None
     """Updates of each training, instead of --minutes."""
-    ahead: int = 3
+    ahead: Count = 3
     """Own steps over which the last third of a training goes."""
-    psi: float = 0.5
+    psi: NotNegative = 0.5
     """Weight of the error of psi in the loss, as a factor of that of q."""
-    kept: float = 1.0
+    kept: Annotated[float, Range(2 / 3, 1)] = 1.0
     """Waves that the networks step, as a factor of the largest wavenumber along an axis: 1, or 2/3."""
-    batch: int = 8
+    batch: Count = 8
     """Stretches in an update."""
-    nx: int = 64
+    nx: Annotated[int, Range(8)] = 64
     """Points of the coarse grid along an axis."""
-    fine: int | None = None
+    fine: Annotated[int, Range(8)] | None = None
     """Points of the truth along an axis (default: with the preset)."""
-    days: int | None = None
+    days: Annotated[int, Range(2)] | None = None
     """Length of each truth in days (default: with the preset)."""
-    years: int | None = None
+    years: Count | None = None
     """Length of the climate runs in years of 360 days (default: with the preset)."""
     data: Path | None = None
     """Folder of the truths, made where they are missing (default: runs/qg_snapshots)."""
@@ -96,15 +96,12 @@ class Options(Common):
 
 def sizes(o: Options) -> dict[str, Any]:
     """Of the preset, replaced by what was asked for."""
-    scale = dict(SCALES[o.preset])
-    scale |= {n: getattr(o, n) for n in ("fine", "days", "years", "minutes") if getattr(o, n) is not None}
-    if not any(np.isclose(o.kept, k, rtol=1e-3) for k in (2 / 3, 1)) or o.psi < 0:
-        raise Refused(f"--kept is 2/3 or 1, and --psi at least 0, got {o.kept:g} and {o.psi:g}")
+    scale = asked(o, SCALES[o.preset])
+    if not any(np.isclose(o.kept, k, rtol=1e-3) for k in (2 / 3, 1)):
+        raise Refused(f"--kept is 2/3 or 1, got {o.kept:g}")
     scale["horizon"] = min(scale["horizon"], scale["days"] // 2)
-    if o.lead_days < 1 or scale["horizon"] < o.lead_days or o.ahead < 1 or o.batch < 1 or scale["years"] < 1:
-        raise Refused("--lead-days, --ahead, --batch and --years must be at least 1, and --days twice the lead")
-    if scale["minutes"] <= 0 or (o.updates is not None and o.updates < 2):
-        raise Refused("--minutes must be positive and --updates at least 2")
+    if scale["horizon"] < o.lead_days:
+        raise Refused(f"--days must be at least twice --lead-days, got {scale['days']} and {o.lead_days}")
     return scale
 
 
@@ -160,7 +157,6 @@ def learn(o: Options, scale: dict[str, Any], out: Path, name: str, surrogate: Su
         surrogate, windows, loss, o.batch, lambda u: 1 if u < 2 * updates // 3 else o.ahead, autocast=True,
         seed=o.seed,
     )  # fmt: skip
-    print(f"training {name}: {operators.count(net)} weights, {updates} updates", flush=True)
     return operators.trained(name, out, net, objective, updates, LR[name], o.seed)
 
 
@@ -226,9 +222,8 @@ def fine_seconds(o: Options, fine: int) -> float:
     return seconds_of(step, sm.random_pv(eq, seed=0), round(DAY / step.dt), 1)
 
 
-def run(o: Options) -> None:
-    started, scale = time.monotonic(), sizes(o)
-    out = folder(o.out or Path("runs") / "mgno_qg")
+def run(o: Options, out: Path) -> dict[str, Any]:
+    scale = sizes(o)
     torch.set_flush_denormal(True)
     if o.train:
         truths = fields(o, scale, range(scale["runs"]))
@@ -241,10 +236,12 @@ def run(o: Options) -> None:
     lead = leads.pop()
     test = fields(o, scale, [TEST])
     truths = truths if o.train else test
-    compare(o, scale, out, steps(o, surrogates, truths, lead), surrogates, truths, test, lead, started)
+    return compare(o, scale, out, steps(o, surrogates, truths, lead), surrogates, truths, test, lead)
 
 
-def compare(o: Options, scale, out: Path, all_steps, surrogates, truths: Tensor, test: Tensor, lead: int, started):
+def compare(
+    o: Options, scale, out: Path, all_steps, surrogates, truths: Tensor, test: Tensor, lead: int
+) -> dict[str, Any]:
     """Score, print, draw, write."""
     eq: Any = preset("eddy", o.nx)
     truth = stretches(test, lead, scale["horizon"], scale["starts"])
@@ -259,8 +256,7 @@ def compare(o: Options, scale, out: Path, all_steps, surrogates, truths: Tensor,
     write(out, found, long, true)
     pictures(out, found, long, true, truth, all_steps, lead)
     weights = {n: operators.count(s.learned.net) for n, s in surrogates.items()}
-    write_summary(out / "summary.json", o, {"methods": rows, "weights": weights, "lead_days": lead}, started)
-    print(f"results in {out}")
+    return {"methods": rows, "weights": weights, "lead_days": lead}
 
 
 def row(skill: Skill | None, long: tuple[Climate, float] | None, true: Climate, cost: float | None) -> dict[str, float]:

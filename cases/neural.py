@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, folder, write_summary
+from common import Common, Count, NotNegative, Positive, Refused, asked
 from neural_pictures import pictures, write
 from torch import Tensor
 from tqdm import tqdm
@@ -33,25 +33,27 @@ from sciml.step import State
 class Neural(Common):
     """Options of every case."""
 
-    width: int | None = None
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to compute: neural fields are stepped on the CPU."""
+    width: Count | None = None
     """Neurons in each hidden layer (default: with the preset)."""
-    depth: int | None = None
+    depth: Count | None = None
     """Hidden layers (default: with the preset)."""
-    omega: float | None = None
+    omega: Positive | None = None
     """Factor in the sines of the network (default: with the preset)."""
-    epsilon: float | None = None
+    epsilon: NotNegative | None = None
     """Regularisation of least squares, as a factor of the mean of the diagonal of J'J (default: with the preset)."""
-    tolerance: float | None = None
+    tolerance: Positive | None = None
     """Largest error of an adapted step, as a factor of the field's size (default: with the preset)."""
-    samples: float | None = None
+    samples: Positive | None = None
     """Samples as a factor of the number of weights (default: with the preset)."""
-    iterations: int | None = None
+    iterations: Count | None = None
     """Of the fit of the start, at most (default: with the preset)."""
     method: Literal["tangent", "refit", "adam"] = "tangent"
     """Weights move along the tangent space, are fitted anew by Gauss-Newton, or by Adam as published."""
     scheme: str = ""
     """Runge-Kutta method of tangent, or discretisation of a fit (default: dormand_prince, implicit_midpoint)."""
-    step: float | None = None
+    step: Positive | None = None
     """Time between states in s, also the step of schemes without error control (default: the time between outputs)."""
     restart: bool = False
     """Go on with new weights where steps become short."""
@@ -129,13 +131,7 @@ class Row(NamedTuple):
 # -- the neural field ------------------------------------------------------------------------------------------------
 def chosen(o: Neural, size: Mapping[str, Any]) -> dict[str, Any]:
     """Sizes of a preset, replaced by what was asked for."""
-    sizes = {**SIZE, **size}
-    found = {n: v if getattr(o, n) is None else getattr(o, n) for n, v in sizes.items() if n in SIZE}
-    if min(found["width"], found["depth"], found["iterations"]) < 1 or not all(
-        0 < found[n] < math.inf for n in ("omega", "tolerance", "samples")
-    ):
-        raise Refused("--width, --depth, --iterations, --omega, --tolerance and --samples must be positive")
-    return found
+    return asked(o, {n: size.get(n, v) for n, v in SIZE.items()})
 
 
 def method(o: Neural, size: Mapping[str, Any]) -> Advance:
@@ -270,30 +266,27 @@ def reference(equation: sm.Equation, start: Tensor, times: Sequence[float], dt: 
 
 
 # -- a case ----------------------------------------------------------------------------------------------------------
-def solved(o: Neural, p: Problem, size: Mapping[str, Any], name: str, others: Sequence[Row] = ()) -> None:
-    """Check, march, compare, write."""
+def solved(o: Neural, out: Path, p: Problem, size: Mapping[str, Any], others: Sequence[Row] = ()) -> dict[str, Any]:
+    """March, compare, write; the numbers."""
     size = chosen(o, size)
     net = siren(o, size, p, len(p.form(p.equation).fields))
     samples = round(size["samples"] * count(net))
     step = sm.insr(p.equation, net, spacing(o, p), method(o, size), form=p.form, samples=samples,
                    iterations=size["iterations"])  # fmt: skip
-    finish(o, p, step, name, lambda run: [*rivals(p, run.weights, run.fit + run.march), *others])
+    return finish(o, out, p, step, lambda run: [*rivals(p, run.weights, run.fit + run.march), *others])
 
 
 def spacing(o: Neural, p: Problem) -> float:
     """Time between states."""
     between = p.end / p.outputs
     dt = between if o.step is None else o.step
-    if not (dt > 0 and math.isclose(max(1, round(between / dt)) * dt, between)):
+    if not math.isclose(max(1, round(between / dt)) * dt, between):
         raise Refused(f"--step must go whole times into {between:g}, the time between outputs, got {dt:g}")
     return dt
 
 
-def finish(o: Neural, p: Problem, step: NeuralStep, name: str, beside: Callable[[Run], list[Row]]) -> None:
-    """March, compare, write."""
-    if o.device == "cuda":
-        raise Refused("--device cuda: neural fields are stepped on the CPU; leave the option out")
-    started, out = time.monotonic(), folder(o.out or Path("runs") / name)
+def finish(o: Neural, out: Path, p: Problem, step: NeuralStep, beside: Callable[[Run], list[Row]]) -> dict[str, Any]:
+    """March, compare, write; the numbers."""
     run = marched(o, p, step, out)
     rows = [Row(f"neural field, {run.weights} weights", run.weights, run.errors[-1], run.fit + run.march), *beside(run)]
     norms = np.array([p.error(f, t) for f, t in zip(run.fields, run.times, strict=True)])
@@ -305,8 +298,7 @@ def finish(o: Neural, p: Problem, step: NeuralStep, name: str, beside: Callable[
     table(rows, results, p)
     write(out, p, run)
     pictures(out, p, run)
-    write_summary(out / "summary.json", o, results, started)
-    print(f"results in {out}")
+    return results
 
 
 def ratio(norms: tuple[float, float]) -> float:

@@ -10,17 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from common import Refused
 from torch import Tensor, nn
+from training import taught
 
-from sciml import plot
 from sciml.files import replacing
 from sciml.nn.mgno import MgNO
 from sciml.nn.unet import UNet
 from sciml.surrogate import NETWORKS
-from sciml.train import Objective, fit
+from sciml.train import Objective, share
 
 # -- networks --------------------------------------------------------------------------------------------------------
 PERIODIC = ("periodic", "periodic")
@@ -90,6 +89,8 @@ def planned(path: Path, net: nn.Module, objective: Objective, seconds: float, pr
     """
     if path.exists():
         return int(json.loads(path.read_text())["updates"])
+    if share()[1] > 1:
+        raise Refused("several processes have several clocks: give --updates instead of --minutes")
     cost = 0.0
     for update, part in probes.items():
         spent = []
@@ -108,23 +109,8 @@ def planned(path: Path, net: nn.Module, objective: Objective, seconds: float, pr
 def trained(
     name: str, out: Path, net: nn.Module, objective: Objective, updates: int, lr: float, seed: int
 ) -> dict[str, Any]:
-    """Train, from the last checkpoint in ``out`` if there is one, and leave the averaged weights in ``net``.
-
-    Writes a log and its picture; returns what a file of weights should say of its training.
-    """
-    log, started = out / f"{name}.csv", time.process_time()
-    rows = log.read_text().splitlines() if log.exists() else []
-
-    def note(update: int, loss: float) -> None:
-        kept = [r for r in rows[1:] if int(r.split(",")[0]) < update]
-        rows[:] = ["update,loss,seconds", *kept, f"{update},{loss:.6g},{time.process_time() - started:.1f}"]
-        with replacing(log) as partial:
-            partial.write_text("\n".join(rows) + "\n")
-
-    averaged = fit(net, objective, updates, lr=lr, warm_up=min(200, 1 + updates // 10), average=0.995,
-                   checkpoint=out / f"{name}.checkpoint", every=max(1, updates // 20), log=note)  # fmt: skip
-    net.load_state_dict(averaged, strict=False)
-    net.eval()
-    found = np.atleast_2d(np.genfromtxt(log, delimiter=",", skip_header=1))
-    plot.save(plot.series(found[:, 0], found[:, 1:2], [name], "training loss", "update"), out / f"{name}.png")
-    return {"updates": updates, "weights": count(net), "loss": float(found[-1, 1]), "lr": lr, "seed": seed}
+    """Train, with a log and its picture in ``out``; returns what a file of weights should say of its training."""
+    print(f"training {name}: {count(net)} weights, {updates} updates", flush=True)
+    last = taught(net, objective, updates, out, name=name, lr=lr, warm_up=min(200, 1 + updates // 10), average=0.995,
+                  every=max(1, updates // 20))  # fmt: skip
+    return {"updates": updates, "weights": count(net), "loss": last["loss"], "lr": lr, "seed": seed}

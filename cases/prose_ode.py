@@ -23,21 +23,20 @@ Writes table.nc, errors.png, trajectories.png, sweeps.png and summary.json; with
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import prose_pictures as pictures
 import xarray as xr
-from common import Refused, device, folder, main, write_summary
+from common import Count, Range, Refused, asked, device, main
 from prose_evaluation import errors_of_guesses, forecasts, latency, marked, unseen
 from prose_pictures import Shown
 from prose_table import BATCHES, dataset, swept
-from prose_training import Training, chosen, sized, train
+from prose_training import Training, chosen, network, sized, train
 
 from sciml import plot, score
 from sciml.data import write_netcdf
@@ -65,19 +64,19 @@ SCALES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Options(Training):
-    spread: float = 0.1
+    spread: Annotated[float, Range(0, 0.99, open=True)] = 0.1
     """Half width of the ranges of parameters in training, as a factor of their centres."""
     data: Path | None = None
     """File of trajectories to train on, made where it is missing."""
-    workers: int = 1
+    workers: Count = 1
     """Processes that make trajectories."""
     twin: Path | None = None
     """File of weights that were trained with --no-symbols, to compare with."""
-    windows: int | None = None
+    windows: Count | None = None
     """Windows of each family to test (default: quick 4, default 40, full 400)."""
-    refine: int | None = None
+    refine: Count | None = None
     """Windows of each family whose equations are integrated and refined (default: quick 1, default 6, full 100)."""
-    beams: int = 3
+    beams: Count = 3
     """Equations written for each window, of which the best after refinement is taken."""
 
 
@@ -117,9 +116,7 @@ def taught(o: Options, out: Path) -> PROSE:
 # -- evaluation ------------------------------------------------------------------------------------------------------
 def loaded(path: Path, names: Sequence[str], symbols: bool = True) -> tuple[PROSE, tuple[str, ...]]:
     """A model on the CPU, and which of the families it was trained for are asked for."""
-    if not path.exists():
-        raise Refused(f"there are no weights {path}; train a network with --train, or name its file with --weights")
-    model = PROSE.load(path)
+    model = network(path)
     if not isinstance(model.view, Windows) or model.vocabulary.fields != FIELDS or "names" not in model.about:
         raise Refused(f"{path} has weights for other data; those of this case are made with --train")
     if bool(model.about.get("symbols", True)) != symbols:
@@ -136,7 +133,7 @@ def tested(o: Options, names: Sequence[str]) -> tuple[str, ...]:
 
 def evaluated(o: Options, model: PROSE, names: Sequence[str], twin: PROSE | None) -> tuple[xr.Dataset, list[Shown]]:
     """All numbers, and trajectories to draw."""
-    scale = SCALES[o.preset] | {n: v for n in ("windows", "refine") if (v := getattr(o, n)) is not None}
+    scale = asked(o, SCALES[o.preset])
     tests = unseen(model, names, scale["windows"], model.about["noise"], model.about["spread"], o.seed)
     scores = errors_of_guesses(model, tests, o.beams)
     found, shown = [], []
@@ -189,7 +186,7 @@ def rows_of_methods(ds: xr.Dataset) -> dict[str, dict[str, float]]:
     return {m: row(m) for m in ds["forecast"].values.tolist()}
 
 
-def report(o: Options, out: Path, ds: xr.Dataset, shown: Sequence[Shown], started: float) -> None:
+def report(out: Path, ds: xr.Dataset, shown: Sequence[Shown]) -> dict[str, Any]:
     """Print, draw, write."""
     guesses, methods = rows_of_guesses(ds), rows_of_methods(ds)
     print(score.table(guesses))
@@ -202,35 +199,26 @@ def report(o: Options, out: Path, ds: xr.Dataset, shown: Sequence[Shown], starte
     sweeps = {n: 100 * ds[n].mean("family") for n in map(str, ds) if n.split("_")[0] in ("noise", "seen", "spread")}
     seconds = {t: dict(zip(map(str, BATCHES), ds["latency"].sel(task=t).values.tolist(), strict=True))
                for t in ("predict", "write")}  # fmt: skip
-    results = {
+    return {
         "families": ds["family"].values.tolist(), "guesses": guesses, "methods": methods, "seconds_per_window": seconds,
         "sweeps_percent": {str(n): dict(dims=list(v.dims), values=v.values.tolist()) for n, v in sweeps.items()},
     }  # fmt: skip
-    write_summary(out / "summary.json", o, results, started)
-    print(f"results in {out}")
 
 
-def run(o: Options) -> None:
-    started = time.monotonic()
-    if min(o.beams, 1 if o.windows is None else o.windows, 1 if o.refine is None else o.refine) < 1:
-        raise Refused("--windows, --refine and --beams must be 1 or more")
-    if not 0 <= o.noise < 1 or not 0 < o.spread < 1 or o.workers < 1:
-        raise Refused("--noise and --spread must be below 1, --spread above 0, --workers 1 or more")
-    out = folder(o.out or Path("runs") / "prose_ode")
+def run(o: Options, out: Path) -> dict[str, Any]:
     twin = None if o.twin is None else loaded(o.twin, (), symbols=False)
     path = o.weights or (out / "model.safetensors" if o.train else WEIGHTS)
     if o.train:
         taught(o, out)
         if not o.symbols:
-            write_summary(out / "summary.json", o, {"weights": str(path)}, started)
             print(f"the weights of a twin, for --twin, are {path}")
-            return
+            return {"weights": str(path)}
     model, names = loaded(path, o.families)
     names = tested(o, names)
     if twin is not None and (other := set(names) - set(twin[1])):
         raise Refused(f"--twin was not trained for {', '.join(sorted(other))}; name others with --families")
     ds, shown = evaluated(o, model, names, None if twin is None else twin[0])
-    report(o, out, ds, shown, started)
+    return report(out, ds, shown)
 
 
 if __name__ == "__main__":

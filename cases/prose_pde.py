@@ -23,18 +23,18 @@ Writes table.nc, errors.png, fields.png, sweeps.png, summary.json and, with --tr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
 
 import prose_fields as fields
 import prose_fields_pictures as pictures
 import torch
 import xarray as xr
-from common import Refused, device, folder, main, write_summary
-from prose_training import Training, chosen, sized, train
+from common import Count, Range, Refused, device, main
+from prose_training import Training, chosen, network, sized, train
 from torch import Tensor
 
 from sciml import plot, score
@@ -65,15 +65,15 @@ UNSEEN, SHIFTED = 1_000_003, 2_000_003
 
 @dataclass(frozen=True)
 class Options(Training):
-    spread: float = 0.1
+    spread: Annotated[float, Range(0, 0.99, open=True)] = 0.1
     """Half width of the ranges of parameters, as a factor of their centres."""
-    workers: int = 1
+    workers: Count = 1
     """Processes that solve equations."""
-    tested: int | None = None
+    tested: Count | None = None
     """Equations of each family to test on (default: 4, quick 1, full 20)."""
-    states: int | None = None
+    states: Count | None = None
     """Initial states of each equation to test on (default: 4, quick 2, full 10)."""
-    refined: int | None = None
+    refined: Count | None = None
     """Windows of each family whose equations are refined (default: 3, quick 1, full 10)."""
     twin: Path | None = None
     """File of weights of a network trained with --no-symbols, to compare with."""
@@ -111,9 +111,7 @@ def taught(o: Options, out: Path) -> PROSE:
 # -- tests -----------------------------------------------------------------------------------------------------------
 def loaded(o: Options, path: Path) -> PROSE:
     """A network of fields from a file."""
-    if not path.exists():
-        raise Refused(f"there are no weights {path}; train a network with --train, or name its file with --weights")
-    model = PROSE.load(path, device(o.device))
+    model = network(path, device(o.device))
     if not isinstance(model.view, Lines) or "names" not in model.about:
         raise Refused(f"{path} is not a network of one-dimensional fields; make one with --train")
     return model
@@ -123,8 +121,6 @@ def sizes(o: Options) -> tuple[int, int, int]:
     """Equations of each family, initial states, windows to refine."""
     given = o.tested, o.states, o.refined
     equations, conditions, windows = (a if a is not None else b for a, b in zip(given, TESTS[o.preset], strict=True))
-    if min(equations, conditions, windows) < 1 or o.workers < 1 or not 0 <= o.noise < 1 or not 0 < o.spread < 1:
-        raise Refused("--tested, --states, --refined and --workers must be 1 or more, --noise and --spread below 1")
     return equations, conditions, min(windows, equations * conditions)
 
 
@@ -216,9 +212,7 @@ def means(test: fields.Unseen, values: Tensor, windows: Sequence[int] | None = N
 
 
 # -- results ---------------------------------------------------------------------------------------------------------
-def run(o: Options) -> None:
-    started, out = time.monotonic(), folder(o.out or Path("runs") / "prose_pde")
-    sizes(o)
+def run(o: Options, out: Path) -> dict[str, Any]:
     if o.twin is not None:
         loaded(o, o.twin)
     model = taught(o, out) if o.train else loaded(o, o.weights or SHIPPED)
@@ -229,11 +223,11 @@ def run(o: Options) -> None:
     plot.save(pictures.errors(ds), out / "errors.png")
     plot.save(pictures.sweeps(ds), out / "sweeps.png")
     plot.save(pictures.examples(test, better, fields.predicted(model, test, NONE)), out / "fields.png")
-    report(o, out, ds, len(test.runs), started)
+    return report(o, ds, len(test.runs))
 
 
-def report(o: Options, out: Path, ds: xr.Dataset, windows: int, started: float) -> None:
-    """Print and write means over families."""
+def report(o: Options, ds: xr.Dataset, windows: int) -> dict[str, Any]:
+    """Print means over families, and return them."""
     means = ds.mean("family")
     shown = {"prediction": "prediction", "published": "prediction_published", "R2": "r2", "symbols": "symbols",
              "random": "symbols_random", "valid": "valid", "valid raw": "valid_raw", "integrated": "integrated",
@@ -249,8 +243,7 @@ def report(o: Options, out: Path, ds: xr.Dataset, windows: int, started: float) 
     families = {
         str(f): {g: float(ds["prediction"].sel(family=f, guess=g)) for g in GUESSES} for f in ds["family"].values
     }
-    write_summary(out / "summary.json", o, {"guesses": rows, "others": others, "prediction": families}, started)
-    print(f"results in {out}")
+    return {"guesses": rows, "others": others, "prediction": families}
 
 
 if __name__ == "__main__":

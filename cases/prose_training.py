@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from common import Common, Refused
+from common import Common, Count, Positive, Refused, Share
 from torch import Tensor
+from training import taught
 
 from sciml.optimisers import adamw, muon
 from sciml.prose.learning import Course, Teaching
 from sciml.prose.model import PROSE
-from sciml.train import fit
 
 OPTIMISERS = {"adamw": adamw, "muon": muon}
 
@@ -32,29 +31,29 @@ class Training(Common):
     """Size of the network to train: about 2, 14 or 104 million weights."""
     families: tuple[str, ...] = ()
     """Families of equations, by name (default: those the weights were trained for; with --train all)."""
-    equations: int | None = None
+    equations: Count | None = None
     """Equations to train on."""
-    conditions: int | None = None
+    conditions: Count | None = None
     """Initial states of each equation to train on."""
-    updates: int | None = None
+    updates: Count | None = None
     """Updates of a training."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Length of a training by the clock, as a factor of a minute, instead of --updates."""
-    batch: int = 64
+    batch: Count = 64
     """Samples in an update."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Largest learning rate, as a factor of one."""
     optimiser: Literal["adamw", "muon"] = "adamw"
     """AdamW, or Muon for matrices."""
     symbols: bool = True
     """Whether the network reads and writes equations; without it, it is a twin that sees data only."""
-    noise: float = 0.02
+    noise: Share = 0.02
     """Noise of what is seen, as a factor of the norm."""
     bfloat16: bool = True
     """Compute in bfloat16 where that is exact enough."""
-    every: int = 1
+    every: Count = 1
     """Write equations for every so many of the samples only, as writing takes most of the time."""
-    asked: int | None = None
+    asked: Count | None = None
     """Times to predict in each sample of an update, drawn anew for each (default: as the case has it)."""
     resume: bool = False
     """Go on with an interrupted training in --out."""
@@ -62,11 +61,16 @@ class Training(Common):
 
 def sized(o: Training, **presets: tuple[int, int, int]) -> tuple[int, int, int]:
     """Equations, conditions and updates: as asked for, else of the preset."""
-    equations, conditions, updates = presets[o.preset]
-    chosen = o.equations or equations, o.conditions or conditions, o.updates or updates
-    if min(chosen) < 1 or o.batch < 1:
-        raise Refused("--equations, --conditions, --updates and --batch must be 1 or more")
-    return chosen
+    given = o.equations, o.conditions, o.updates
+    equations, conditions, updates = (b if a is None else a for a, b in zip(given, presets[o.preset], strict=True))
+    return equations, conditions, updates
+
+
+def network(path: Path, device: str = "cpu") -> PROSE:
+    """Of a file."""
+    if not path.exists():
+        raise Refused(f"there are no weights {path}; train a network with --train, or name its file with --weights")
+    return PROSE.load(path, device)
 
 
 def chosen(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -95,31 +99,14 @@ def train(o: Training, out: Path, model: PROSE, course: Course, updates: int, **
     teaching = Teaching(net, course, batch=o.batch, guesses=guesses, symbolic=float(o.symbols), every=o.every,
                         seed=o.seed,
                         bfloat16=o.bfloat16)  # fmt: skip
-    checkpoint, log, started = out / "training.safetensors", out / "training.csv", time.monotonic()
     if not o.resume:
-        checkpoint.unlink(missing_ok=True)
-        log.write_text("update,loss,seconds\n")
-
-    def note(update: int, loss: float) -> None:
-        with log.open("a") as file:
-            file.write(f"{update},{loss:.6g},{time.monotonic() - started:.1f}\n")
-
-    began: list[float] = []
-
-    def done(update: int) -> float:
-        """Which part of the time given is over."""
-        began.append(time.monotonic())
-        return (began[-1] - began[0]) / (60 * (o.minutes or 1.0))
-
-    limit = o.minutes is not None
-    every = 200 if limit else max(1, min(500, updates // 20))
-    averaged = fit(
-        net, teaching, 10**7 if limit else updates, lr=o.lr, warm_up=min(500, max(1, updates // 10)),
-        weight_decay=1e-4, average=0.998, checkpoint=checkpoint, every=every, log=note,
-        optimiser=OPTIMISERS[o.optimiser], done=done if limit else None,
+        (out / "training.checkpoint").unlink(missing_ok=True)
+    last = taught(
+        net, teaching, updates, out, seconds=None if o.minutes is None else 60 * o.minutes, lr=o.lr,
+        warm_up=min(500, max(1, updates // 10)), weight_decay=1e-4, average=0.998, optimiser=OPTIMISERS[o.optimiser],
+        every=200 if o.minutes else max(1, min(500, updates // 20)),
     )  # fmt: skip
-    net.load_state_dict(averaged)
-    net.eval()
+    (out / "training.checkpoint").unlink(missing_ok=True)
     model = replace(
         model,
         about={
@@ -128,11 +115,10 @@ def train(o: Training, out: Path, model: PROSE, course: Course, updates: int, **
             "symbols": o.symbols,
             "noise": o.noise,
             "seed": o.seed,
-            "updates": len(began) - 1 if limit else updates,
+            "updates": last["updates"],
             "batch": o.batch,
             "start": o.start and o.start.name,
         },
     )
     model.save(o.weights or out / "model.safetensors")
-    checkpoint.unlink(missing_ok=True)
     return model

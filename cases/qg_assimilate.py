@@ -22,12 +22,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, main, make_room, within, write_summary
+from common import (
+    Common,
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    Refused,
+    Share,
+    device,
+    folder,
+    main,
+    make_room,
+    write_summary,
+)
 from methods import DATA, TUNED, Method, Setting, build
 from torch import Tensor
 
@@ -60,25 +73,25 @@ class Options(Common):
     """File with the truth, for scores only."""
     climatology: Path = DATA / "qg_satellite_climatology.nc"
     """File with snapshots of the model and its background covariance."""
-    days: float | None = None
+    days: Positive | None = None
     """Length, days, in whole windows (default: all observations; quick 30)."""
-    skip_days: float | None = None
+    skip_days: NotNegative | None = None
     """Days at the start that scores leave out (default: three eighths of the length)."""
-    members: int = 40
+    members: Annotated[int, Range(2)] = 40
     """Size of ensembles."""
-    radius: float | None = None
+    radius: Positive | None = None
     """Localisation length of letkf and hybrid, m (default: as tuned for the model)."""
-    inflation: float | None = None
+    inflation: Annotated[float, Range(0.1)] | None = None
     """Factor of the anomalies after each analysis of an ensemble filter (default: as tuned for the model)."""
-    hybrid_members: int = 12
+    hybrid_members: Annotated[int, Range(2)] = 12
     """Size of the ensemble of hybrid."""
-    network_weight: float | None = None
+    network_weight: Share | None = None
     """Factor of the network's mean in hybrid and fuxida4dvar, 0 to 1 (default: as tuned for the model)."""
-    lag: int | None = None
+    lag: Count | None = None
     """Windows that 4dvar or fuxida4dvar assimilates at once (default: as tuned for the model)."""
-    model_error: float | None = None
+    model_error: NotNegative | None = None
     """Factor of the errors of the first window that gives model errors of later ones in 4dvar (default: as tuned)."""
-    iterations: int | None = None
+    iterations: Count | None = None
     """Iterations of 4dvar and fuxida4dvar (default: as tuned for the model)."""
     weights: Path | None = None
     """Weights of fuxida, as cases/qg_fuxi_da.py --train writes them (default: those in data/weights)."""
@@ -86,6 +99,10 @@ class Options(Common):
     """Platforms that are not used, to see their value."""
     overwrite: bool = False
     """Remove earlier results in the folder; otherwise they move to earlier-1 inside."""
+
+    @property
+    def name(self) -> str:
+        return f"qg_assimilate-{self.method}{'-imperfect' * (self.model == 'imperfect')}"
 
     def tuned(self, name: str) -> Any:
         """A setting as given, or as bench/assimilation_tuning.py found it best."""
@@ -105,11 +122,6 @@ def load(path: Path, what: str) -> xr.Dataset:
 
 def prepare(o: Options) -> Setting:
     """Model, windows of good observations, background statistics, truth."""
-    most = float("inf")
-    within(
-        o, members=(2, most), hybrid_members=(2, most), network_weight=(0, most), lag=(1, most), iterations=(1, most),
-        inflation=(0.1, most), model_error=(0, most), skip_days=(0, most),
-    )  # fmt: skip
     obs, climate = load(o.observations, "observations"), load(o.climatology, "climatology")
     eq = testbed.model(o.model, device=device(o.device))
     step = testbed.stepper(eq)
@@ -313,7 +325,8 @@ def one_method(
     write_netcdf(ds, out / "analysis.nc")
     write_netcdf(departures(s, record), out / "departures.nc")
     pictures(s, record, ds, results, out)
-    write_summary(out / "summary.json", o, results | {"method": method}, started)
+    results["method"] = method
+    write_summary(out / "summary.json", o, results, started)
     return results, record
 
 
@@ -326,14 +339,12 @@ def row(results: dict[str, Any]) -> dict[str, float]:
     return out | {"innov/sigma": results["innovation_rms_over_sigma"], "s/window": results["seconds_per_window"]}
 
 
-def run(o: Options) -> None:
-    out = folder(o.out or Path("runs") / f"qg_assimilate-{o.method}{'-imperfect' * (o.model == 'imperfect')}")
+def run(o: Options, out: Path) -> dict[str, Any]:
     s = prepare(o)
     methods = build(o, s)  # refuses what no method can use before anything is written
     make_room(out, WRITTEN, o)
     used, days = sum(len(w) for w in s.windows), s.length / DAY
     print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {counts(s.obs)}")
-    started = time.monotonic()
     chosen = get_args(Method) if o.method == "all" else (o.method,)
     ladder, diverged = {}, []
     for method in chosen:
@@ -344,19 +355,18 @@ def run(o: Options) -> None:
             if o.method != "all":
                 raise
             diverged.append(f"{method}: {error}")
-    if o.method == "all":
-        write_summary(out / "summary.json", o, {"ladder": ladder, "diverged": diverged}, started)
-        if s.truth is not None:
-            plot.save(
-                plot.forecasts({m: r["forecast"] for m, r in ladder.items()}, LAYERS, ERROR), out / "forecast.png"
-            )
+    if o.method == "all" and s.truth is not None:
+        errors = {m: r["forecast"] for m, r in ladder.items()}
+        plot.save(plot.forecasts(errors, LAYERS, ERROR), out / "forecast.png")
     print(score.table({m: row(r) for m, r in ladder.items()}))
     if ladder:
         scored = next(iter(ladder.values()))["scored_windows"]
         print(f"means over the last {scored} of {len(s.windows)} windows" + " (few: no result)" * (scored < 10))
     if s.truth is None:
         print("without a truth there are no errors and no pictures")
-    print("\n".join([*diverged, f"results in {out}"]))
+    for line in diverged:
+        print(line)
+    return {"ladder": ladder, "diverged": diverged} if o.method == "all" else ladder[o.method]
 
 
 if __name__ == "__main__":

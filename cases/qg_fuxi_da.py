@@ -17,17 +17,17 @@ quick 40 s, default 15 minutes; --train an hour, and less than another for --sta
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import methods
 import numpy as np
 import qg_assimilate as ladder
 import torch
-from common import Common, Refused, device, folder, main, make_room, refuse_unfinished, within, write_summary
+from common import Common, Positive, Range, Refused, device, folder, main, make_room, refuse_unfinished
+from training import taught
 
 import sciml as sm
 from sciml import plot, score, testbed
@@ -38,12 +38,12 @@ from sciml.assim.learning import Cycling, Truth, adopt, observed_truth
 from sciml.assim.local import LETKF
 from sciml.assim.network import FuXiDA
 from sciml.assim.optimal import free_run
-from sciml.files import load_tensors, replacing
+from sciml.files import replacing
 from sciml.nn.fuxida import Config, FuXiDANet
 from sciml.observations import names
-from sciml.train import fit
+from sciml.train import share
 
-TRAINED = ("weights.safetensors", "checkpoint.safetensors", "log.csv", "training.png", "summary.json")
+TRAINED = ("weights.safetensors", "training.*", "summary.json")
 """what a training writes"""
 CORR = {m: p.with_name(p.name.replace("_qg", "_qg_corr")) for m, p in methods.WEIGHTS.items()}
 """weights of CORR"""
@@ -76,11 +76,11 @@ class Options(Common):
     """File with the truth, for scores only."""
     climatology: Path = ladder.DATA / "qg_satellite_climatology.nc"
     """File with snapshots of the model and its background covariance."""
-    days: float | None = None
+    days: Positive | None = None
     """Length, days, in whole windows (default: all observations; quick 30)."""
-    responses: int | None = None
+    responses: Annotated[int, Range(0)] | None = None
     """Observations that are changed, in the last windows (default 50; quick 2; 0: none)."""
-    members: int | None = None
+    members: Annotated[int, Range(2)] | None = None
     """Size of the ensemble that gives B H^T (default 200; quick 20)."""
     blind: bool = False
     """Train CORR, which sees no observations."""
@@ -90,12 +90,16 @@ class Options(Common):
     """Weights to train further."""
     ablate: tuple[Literal["forecast", "cycles", "mask"], ...] = ()
     """Train without the forecast loss, without gradients through cycles, or with values of observations alone."""
-    updates: int | None = None
+    updates: Annotated[int, Range(2)] | None = None
     """Updates of the training (default: 4000; quick 6, full 40000)."""
     resume: bool = False
     """Go on with an interrupted training."""
     overwrite: bool = False
     """Remove an earlier training in the folder."""
+
+    @property
+    def name(self) -> str:
+        return f"qg_fuxi_da{'-train' * self.train}-{self.model}{'-corr' * (self.train and self.blind)}"
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -148,41 +152,32 @@ def objective(o: Options, scale: dict[str, Any]) -> Cycling:
     )  # fmt: skip
 
 
-def train(o: Options) -> None:
+def train(o: Options, out: Path) -> dict[str, Any]:
     """Write weights, a log and its picture."""
-    started = time.monotonic()
-    out = folder(o.out or Path("runs") / f"qg_fuxi_da-train-{o.model}{'-corr' * o.blind}")
+    if share()[1] > 1:
+        raise Refused("a training through cycles carries their states in one process; start it without torchrun")
     refuse_unfinished(out, TRAINED, o)
     if not o.resume:
         make_room(out, TRAINED, o)
     scale = SCALES[o.preset] | ({} if o.updates is None else {"updates": o.updates, "through": o.updates // 2})
-    learning = objective(o, scale)
-    log, checkpoint = out / "log.csv", out / "checkpoint.safetensors"
-    done = load_tensors(checkpoint)[1]["update"] if checkpoint.exists() else 0
-    rows = log.read_text().splitlines()[1:] if log.exists() else []
-    rows = ["update,loss,error_1,error_2,seconds", *(r for r in rows if int(r.split(",")[0]) <= done)]
-    log.write_text("".join(f"{r}\n" for r in rows))
+    learning, updates = objective(o, scale), scale["updates"]
 
-    def note(update: int, loss: float) -> None:
-        error = learning.error_by_level().tolist()
-        with log.open("a") as file:
-            file.write(f"{update},{loss:.5g},{error[0]:.5g},{error[1]:.5g},{time.monotonic() - started:.0f}\n")
-        print(f"update {update} of {scale['updates']}, {time.monotonic() - started:.0f} s", flush=True)
+    def errors() -> dict[str, float]:
+        return {f"error_{i + 1}": e for i, e in enumerate(learning.error_by_level().tolist())}
 
-    analysis, every = learning.analysis, max(1, min(50, scale["updates"] // 3))
-    averaged = fit(
-        analysis.net, learning, scale["updates"], lr=1.5e-3 if o.start is None else 1e-3, checkpoint=checkpoint,
-        every=every, log=note,
+    analysis = learning.analysis
+    labels = {f"error_{i}": layer for i, layer in enumerate(ladder.LAYERS, 1)}
+    last = taught(
+        analysis.net, learning, updates, out, measured=errors, labels=labels, shown=ladder.ERROR,
+        lr=1.5e-3 if o.start is None else 1e-3, every=max(1, min(50, updates // 3)),
     )  # fmt: skip
-    analysis.net.load_state_dict(averaged)
     command = f"python cases/qg_fuxi_da.py --train --preset {o.preset} --model {o.model} --seed {o.seed}"
     command += " --blind" * o.blind + " --no-first" * (not o.first) + (f" --start {o.start.name}" if o.start else "")
     command += f" --updates {o.updates}" if o.updates else ""
-    analysis.save(out / "weights.safetensors", command=command, updates=scale["updates"])
-    found = np.atleast_2d(np.genfromtxt(log, delimiter=",", skip_header=1))
-    plot.save(plot.series(found[:, 0], found[:, 2:4], ladder.LAYERS, ladder.ERROR, "update"), out / "training.png")
-    write_summary(out / "summary.json", o, {"loss": found[-1, 1], "error": found[-1, 2:4].tolist()}, started)
+    analysis.save(out / "weights.safetensors", command=command, updates=updates)
+    print(f"loss {last['loss']:.4g}, error {last['error_1']:.4g} and {last['error_2']:.4g} in the layers")
     print(f"weights in {out / 'weights.safetensors'}; use them with --weights")
+    return {"loss": last["loss"], "error": [last["error_1"], last["error_2"]]}
 
 
 # -- comparison ------------------------------------------------------------------------------------------------------
@@ -262,10 +257,8 @@ def summarised(cases: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return out
 
 
-def compare(o: Options) -> None:
+def compare(o: Options, out: Path) -> dict[str, Any]:
     """The ladder with the network in it, and its responses."""
-    started = time.monotonic()
-    out = folder(o.out or Path("runs") / f"qg_fuxi_da-{o.model}")
     lo = ladder.Options(
         preset=o.preset, seed=o.seed, device=o.device, model=o.model, days=o.days, weights=o.weights,
         observations=o.observations, truth=o.truth, climatology=o.climatology, method="fuxida",
@@ -299,14 +292,11 @@ def compare(o: Options) -> None:
             kept = [{k: v for k, v in c.items() if k != "fields"} for c in cases]
             partial_file.write_text(json.dumps(kept, indent=1) + "\n")
         print(score.table(numbers["responses"]))
-    write_summary(out / "summary.json", o, numbers, started)
-    print(f"results in {out}")
+    return numbers
 
 
-def run(o: Options) -> None:
-    most = float("inf")
-    within(o, updates=(2, most), members=(2, most), responses=(0, most))
-    (train if o.train else compare)(o)
+def run(o: Options, out: Path) -> dict[str, Any]:
+    return (train if o.train else compare)(o, out)
 
 
 if __name__ == "__main__":

@@ -14,18 +14,16 @@ docs/results.md compares it with pyqg. Run time on one core: quick 10 s, default
 from __future__ import annotations
 
 import json
-import math
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Refused, device, folder, main, make_room, refuse_unfinished, write_summary
+from common import Common, Count, NotNegative, Positive, Range, Refused, device, main, make_room, refuse_unfinished
 
 import sciml as sm
 from sciml import plot
@@ -53,19 +51,19 @@ from sciml.spectra import budget_names, dataset, residual
 class Options(Common):
     config: Literal["eddy", "jet", "phillips", "relaxation_jet"] = "eddy"
     """Set-up of the flow."""
-    nx: int | None = None
+    nx: Annotated[int, Range(8)] | None = None
     """Points in x (default: 64, full 256; relaxation_jet 96)."""
-    ny: int | None = None
+    ny: Annotated[int, Range(8)] | None = None
     """Points in y (default: as many as in x; relaxation_jet twice as many)."""
-    days: float | None = None
+    days: Positive | None = None
     """Length of the recorded run, days (relaxation_jet: time units), in whole intervals between records."""
-    spinup_days: float | None = None
+    spinup_days: NotNegative | None = None
     """Days before recording begins, in whole intervals between records."""
-    dt: float | None = None
+    dt: Positive | None = None
     """Time step, s (default: 7200 s at 64 points, less in proportion above; relaxation_jet: 0.025)."""
-    every_days: float | None = None
+    every_days: Positive | None = None
     """Days between records; spectra are averaged over the records."""
-    members: int = 1
+    members: Count = 1
     """Ensemble members, with different initial eddies."""
     stepper: Literal["euler", "ab3", "rk4", "etdrk4", "imex"] | None = None
     """Time stepper (default: ab3, as pyqg; etdrk4 for relaxation_jet, whose hyperviscosity is stiff)."""
@@ -81,6 +79,10 @@ class Options(Common):
     """Start again in a folder that holds a run, whose files are lost; without it a finished one is set aside."""
     movie: bool = False
     """Also write an animation of the PV of both layers."""
+
+    @property
+    def name(self) -> str:
+        return f"qg_two_layer-{self.config}"
 
 
 DAY = 86400.0
@@ -108,7 +110,6 @@ class Plan:
 
 def plan(o: Options) -> Plan:
     """Turn options into a model and numbers of steps."""
-    check_numbers(o)
     if o.cluster and o.format != "zarr":
         raise Refused("--cluster writes one zarr group per member: add --format zarr")
     if o.format == "zarr":
@@ -138,16 +139,6 @@ def plan(o: Options) -> Plan:
         "parameters": json.loads(model_attributes(eq)["equation_parameters"]),
     }  # fmt: skip
     return Plan(eq, sm.STEPPERS[stepper](eq, dt), steps["spinup"], steps["n"], between, day, identity)
-
-
-def check_numbers(o: Options) -> None:
-    """Refuse numbers that make no sense."""
-    least = {"nx": 8, "ny": 8, "members": 1, "spinup_days": 0}
-    for name in (*least, "days", "every_days", "dt"):
-        value = getattr(o, name)
-        if (value is not None and not (value >= least[name] if name in least else value > 0)) or value == math.inf:
-            wanted = f"at least {least[name]}" if name in least else "positive"
-            raise Refused(f"--{name.replace('_', '-')} must be {wanted} and finite, got {value}")
 
 
 def one_record(p: Plan, state: sm.State, members: int | None) -> xr.Dataset:
@@ -206,8 +197,8 @@ def gather(parts: list[Means]) -> Means:
     return replace(parts[0], **{g: stacked(g) for g in ("total", "first", "last")})
 
 
-def finish(o: Options, p: Plan, out: Path, means: Means, started: float) -> None:
-    """Diagnostics file, pictures, summary and the printed table."""
+def finish(o: Options, p: Plan, out: Path, means: Means) -> dict[str, Any]:
+    """Diagnostics file, pictures and the printed table."""
     mean = means.mean()
     elapsed = (means.n - 1) * p.every * p.step.dt
     mean["residual"] = residual(p.eq, mean, means.first, means.last, elapsed)
@@ -217,12 +208,12 @@ def finish(o: Options, p: Plan, out: Path, means: Means, started: float) -> None
     with sm.open_run(out) as fields:
         pictures(o, p, out, fields, diagnostics)
     results: dict[str, Any] = headline(diagnostics) | {"days": (p.spinup + (means.n - 1) * p.every) * p.step.dt / p.day}
-    write_summary(out / "summary.json", o, results | {"run": p.identity}, started)
     unit = "" if p.day == 1.0 else " m2 s-2"
     print(table({f"layer {i + 1}": {f"EKE{unit}": v} for i, v in enumerate(results["EKE"])}))
     rates = ", ".join(f"{name} {rate:+.3g}" for name, rate in results["energy_rates"].items())
     print(f"energy rates{' (m2 s-3)' * (p.day == DAY)}: {rates}\nbudget residual (rms over k, of the largest term) "
-          f"{results['budget_residual']:.2g}\nresults in {out}")  # fmt: skip
+          f"{results['budget_residual']:.2g}")  # fmt: skip
+    return results | {"run": p.identity}
 
 
 def pictures(o: Options, p: Plan, out: Path, fields: xr.Dataset, diagnostics: xr.Dataset) -> None:
@@ -258,10 +249,8 @@ def headline(diagnostics: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def run(o: Options) -> None:
-    started = time.monotonic()
+def run(o: Options, out: Path) -> dict[str, Any]:
     p = plan(o)
-    out = folder(o.out or Path("runs") / f"qg_two_layer-{o.config}")
     refuse_unfinished(out, PRODUCTS, o)
     if o.cluster and o.resume and not any(out.glob("fields.member_*")):
         raise Refused(f"nothing to resume: {out} holds no run that was made with --cluster")
@@ -274,7 +263,7 @@ def run(o: Options) -> None:
         else:
             zarr_group(out / "fields.zarr")
             means = gather(over(partial(simulate, o, out.resolve()), range(o.members)))
-    finish(o, p, out, means, started)
+    return finish(o, p, out, means)
 
 
 if __name__ == "__main__":

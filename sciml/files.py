@@ -17,7 +17,7 @@ from torch import Tensor
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``: it takes its place if the block ends well, and vanishes if it does not."""
     path = Path(path)
-    partial = path.with_name(f".partial.{path.name}")
+    partial = path.with_name(f".partial.{os.getpid()}.{path.name}")  # several processes may write the same
     try:
         yield partial
         os.replace(partial, path)

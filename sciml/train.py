@@ -96,6 +96,8 @@ def fit(
 def share() -> tuple[int, int]:
     """This process among those that ``torchrun`` started, and their number; 0 and 1 without it."""
     if "TORCHELASTIC_RUN_ID" in os.environ and not group.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         group.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return (group.get_rank(), group.get_world_size()) if group.is_initialized() else (0, 1)
 

@@ -10,6 +10,7 @@ from dataclasses import fields
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -36,16 +37,19 @@ def test_help_explains_every_option_with_its_unit(case, call):
     assert " ".join(module.__doc__.split()) in text
     for word in ("Expected", "Run time", r"\b(19|20)\d\d\b"):
         assert re.search(word, module.__doc__), "the docstring gives a reference, expected numbers and the run time"
-    classes = {c.__name__: sys.modules[c.__module__] for c in module.Options.__mro__[:-1]}
+    classes = {c.__name__: sys.modules[c.__module__] for c in reversed(module.Options.__mro__[:-1])}
     body = [n for f in classes.values() for n in ast.walk(ast.parse(Path(f.__file__).read_text()))]
     body = [line for n in body if isinstance(n, ast.ClassDef) and n.name in classes for line in n.body]
     told = {a.target.id: b.value.value for a, b in pairwise(body)
             if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)}  # fmt: skip
+    hints = get_type_hints(module.Options)
     for field in fields(module.Options):
         assert f"--{field.name.replace('_', '-')}" in text
         assert " ".join(told[field.name].split()) in text
-        if str(field.type).startswith("float"):
-            assert re.search(r"\b(days|s|m|m2|rad|factor)\b", told[field.name], re.I), f"the unit of {field.name}"
+        if re.search(r"\bfloat\b", str(hints[field.name])):
+            assert re.search(r"\b(days|s|m|m2|rad|degrees|factor)\b", told[field.name], re.I), (
+                f"the unit of {field.name}"
+            )
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -99,7 +99,7 @@ def test_kept_states_of_another_run_are_refused(call, kept, tmp_path, qg, option
     ("--rounds 0", "--rounds must be at least 1"),
     ("--samples 1", "--samples must be at least 2"),
     ("--case 10", "there are 1, 2, 3"),
-    ("--cut 0", "--cut must be positive"),
+    ("--cut 0", "--cut must be above 0"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_refused(line, message, call, tmp_path):
     refused(call(*line.split(), "--out", tmp_path, case="medida_qg"), message)

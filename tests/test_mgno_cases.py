@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("_cases_are_importable")
 
 @pytest.mark.parametrize(("args", "message"), [
     (["--lead-days", "0"], "at least 1"),
-    (["--days", "1"], "twice the lead"),
-    (["--minutes", "0"], "--minutes must be positive"),
+    (["--days", "1"], "at least 2"),
+    (["--minutes", "0"], "--minutes must be above 0"),
     (["--weights", "missing.safetensors"], "missing"),
     (["--train", "--networks", "fno", "--updates", "2"], "bench/.neuralop"),
 ])  # fmt: skip
@@ -35,7 +35,8 @@ def test_qg_refuses(args, message, call, tmp_path):
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    (["--points", "8"], "--points must be at least 16"), (["--samples", "2"], "--samples at least --batch"),
+    (["--points", "8"], "--points must be at least 16"),
+    (["--samples", "2"], "--samples must be at least --batch, got 2 and 8"),
 ])  # fmt: skip
 def test_darcy_refuses(args, message, call, tmp_path):
     refused(call("--preset", "quick", *args, "--out", tmp_path / "o", case="mgno_darcy"), message)

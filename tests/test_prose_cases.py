@@ -27,10 +27,11 @@ def untrained(**about) -> PROSE:
 
 # -- refusals --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("args", "message"), [
-    (["--windows", "0"], "--windows, --refine and --beams must be 1 or more"), (["--beams", "0"], "must be 1 or more"),
-    (["--train", "--equations", "-1"], "must be 1 or more"), (["--train", "--families", "x"], "there is no x; known"),
+    (["--windows", "0"], "--windows must be at least 1"), (["--beams", "0"], "--beams must be at least 1"),
+    (["--train", "--equations", "-1"], "--equations must be at least 1"),
+    (["--train", "--families", "x"], "there is no x; known"),
     (["--weights", "missing.safetensors"], "there are no weights missing.safetensors; .*--train"),
-    (["--twin", "missing.safetensors"], "no weights missing"), (["--noise", "2"], "--noise and --spread must be"),
+    (["--twin", "missing.safetensors"], "no weights missing"), (["--noise", "2"], "--noise must be from 0 to 1"),
     (["--weights", str(ROOT / "data" / "weights" / "mgno_qg.safetensors")], "mgno_qg"),
 ])  # fmt: skip
 def test_refuses(args, message, call, tmp_path):

@@ -28,9 +28,9 @@ def saved(path, view, **about):
         (("--weights", "nowhere.safetensors"), r"there are no weights nowhere.safetensors; .*--train.*--weights"),
         (("--twin", "nowhere.safetensors"), "there are no weights nowhere.safetensors"),
         (("--train", "--families", "heat", "smoke"), r"there is no smoke; known: heat, porous_medium"),
-        (("--tested", 0), "--tested, --states, --refined and --workers must be 1 or more"),
-        (("--noise", 2), "--noise and --spread below 1"),
-        (("--train", "--updates", -1), "--updates and --batch must be 1 or more"),
+        (("--tested", 0), "--tested must be at least 1"),
+        (("--noise", 2), "--noise must be from 0 to 1"),
+        (("--train", "--updates", -1), "--updates must be at least 1"),
     ],
 )
 def test_refusals(line, message, call, tmp_path):

@@ -53,7 +53,7 @@ def test_a_training_that_was_stopped_goes_on_and_its_weights_can_be_used(call, t
     first, second = (load_tensors(p / "weights.safetensors") for p in (whole, out))
     assert first[0].keys() == second[0].keys()
     assert all(torch.equal(a, second[0][n]) for n, a in first[0].items()), "as if it had never been stopped"
-    rows = np.genfromtxt(out / "log.csv", delimiter=",", names=True)
+    rows = np.genfromtxt(out / "training.csv", delimiter=",", names=True)
     assert list(rows["update"]) == [2, 4, 6]
     assert (out / "training.png").exists()
     line = ["--weights", out / "weights.safetensors", "--responses", 0, "--out", trained / "used"]
