@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: qg test lint bench bench-assimilation notebooks clean
+.PHONY: qg test lint docs wheel bench bench-assimilation notebooks clean
 qg: $(VENV)/installed
 	$(RUN) cases/qg_two_layer.py $(ARGS)
 
@@ -15,6 +15,18 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
+
+# the site, docs/_build/html/index.html; warnings are errors
+docs: $(VENV)/docs
+	$(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+# a wheel, installed without extras in an environment of its own, and the README's Python with nothing else
+wheel: $(VENV)/installed
+	rm -rf build dist
+	$(RUN) -m pip wheel -q --no-deps -w dist .
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/pip install -q -c constraints.txt dist/*.whl
+	dist/venv/bin/python tests/pages.py README.md
 
 bench: $(VENV)/installed bench/.venv/installed
 	$(RUN) bench/qg_speed.py $(SPEED)
@@ -29,6 +41,10 @@ notebooks: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q -c constraints.txt -e ".[fast,scale,test,notebooks]"
+	touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	$(RUN) -m pip install -q -c constraints.txt -e ".[docs]"
 	touch $@
 
 # pyqg 0.7.2 in an environment of its own, with pyfftw before it is compiled, or it uses numpy's transforms; needs FFTW's headers (Debian: libfftw3-dev)
@@ -51,4 +67,4 @@ bench/.neuralop/installed: bench/requirements-neuraloperator.txt constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) bench/.venv bench/.dapper bench/.neuralop runs
+	rm -rf $(VENV) bench/.venv bench/.dapper bench/.neuralop runs build dist docs/_build docs/generated docs/tutorials

@@ -41,7 +41,7 @@ def ours(seed: int, years: float, spinup: float, exact: bool) -> dict[str, np.nd
     for i in range(round(years * YEAR / DT)):
         state = step(state)
         if state.time > spinup * YEAR and i % round(DAY / DT) == 0:
-            means = means.plus(sm.diagnostics(eq, state.z, DT))
+            means = means.plus(sm.spectra.diagnostics(eq, state.z, DT))
     return {n: v.numpy() for n, v in means.mean().items()}
 
 
@@ -55,7 +55,7 @@ def theirs(peer: Peer, seed: int, years: float, spinup: float) -> dict[str, np.n
     out = {n: np.asarray(ds[n].values) for n in ("EKE", "APEgen", "EKEdiss")}
     for name in ("KEspec", "Ensspec", *FLUXES):
         density = torch.as_tensor(ds[name].values).mT * grid.weight
-        out[name] = sm.isotropic(grid, density)[1].numpy() * (0.5 if name in ("KEspec", "Ensspec") else 1.0)
+        out[name] = sm.spectra.isotropic(grid, density)[1].numpy() * (0.5 if name in ("KEspec", "Ensspec") else 1.0)
     return out
 
 

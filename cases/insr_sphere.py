@@ -32,6 +32,7 @@ from torch import Tensor
 import sciml as sm
 from sciml.equation.expression import Field, dx, dy, expand
 from sciml.field import NeuralField
+from sciml.insr.build import insr_on_sphere
 from sciml.insr.domain import Sphere, unit_vectors
 from sciml.insr.step import NeuralStep
 from sciml.nn.encodings import Harmonics
@@ -117,7 +118,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
                        time_units="days", axes=axes, weight=radians.cos(), function=wave(0.0))  # fmt: skip
     net = network(o, size)
     samples = round(size["samples"] * neural.count(net))
-    step = sm.insr_on_sphere(OMEGA, net, neural.spacing(o, p), neural.method(o, size), samples=samples,
+    step = insr_on_sphere(OMEGA, net, neural.spacing(o, p), neural.method(o, size), samples=samples,
                              iterations=size["iterations"])  # fmt: skip
     step = replace(step, output=(points, (expand(-dy(Field("psi"))), expand(dx(Field("psi")))), SHAPE))
     degree = max(R + 1, round(math.sqrt(neural.count(net))) - 1)

@@ -25,6 +25,7 @@ from common import Range, main
 from torch import Tensor
 
 import sciml as sm
+from sciml.initial import random_field
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": dict(width=12, omega=1.0, samples=1.5, iterations=60, tolerance=1e-4, epsilon=1e-6),
@@ -57,7 +58,7 @@ def energy(eq: sm.Equation, omega: Tensor) -> float:
 def eddies(eq: sm.Equation, waves: float, seed: int) -> Tensor:
     """Vorticity ``(1, ny, nx)`` of random eddies whose root mean square velocity is 1."""
     grid = eq.grid
-    psi = sm.random_field(grid, lambda K: (K / waves) ** 6 * torch.exp(-3 * (K / waves) ** 2), seed)
+    psi = random_field(grid, lambda K: (K / waves) ** 6 * torch.exp(-3 * (K / waves) ** 2), seed)
     omega = grid.ifft(-grid.K2 * grid.fft(psi))[None]
     return omega / (2 * energy(eq, omega)) ** 0.5
 

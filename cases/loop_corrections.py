@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CUT = 1e-4
 """rad/m; the network's tendency is smooth above it: increments hold little there but noise"""
+EVERY = 3
+"""steps of the model, a day, after which the network's tendency is added"""
 SETTLED = 3
 """windows in which a cycle forgets its start"""
 
@@ -56,12 +58,12 @@ class Corrector(NamedTuple):
         return low_pass(self.w.model, CUT) * grid.fft((out * self.size).reshape(*z.shape[:-2], *grid.shape))
 
     def step(self, eq: sm.Equation) -> sm.Step:
-        """A step of the model, then one of the network's tendency."""
+        """A step of the model, and once a day one of the network's tendency."""
         own = testbed.stepper(eq)  # type: ignore[arg-type]
 
         def advance(z: Tensor, t: float, memory):
             z, memory = own.advance(z, t, memory)
-            return z + own.dt * self.tendency(z), memory
+            return (z if round(t / own.dt) % EVERY else z + EVERY * own.dt * self.tendency(z)), memory
 
         return replace(own, advance=advance)
 
@@ -168,7 +170,7 @@ def climate(w: World, step: sm.Step, days: float, members: int = 2, start: int =
         energy = run(sm.State(w.climate[chosen])).fields[n // every // 2 :].mean(0)
     except sm.BlowUp:
         return None
-    k, found = sm.isotropic(grid, energy)
+    k, found = sm.spectra.isotropic(grid, energy)
     return Climate(energy.sum((-2, -1)).numpy(), found.numpy(), k.numpy())
 
 

@@ -17,6 +17,7 @@ import sciml as sm
 from sciml import evaluate, testbed
 from sciml.assim.cycle import Record, cycle
 from sciml.discover.innovations import Assimilation
+from sciml.equation.expression import parse
 
 if TYPE_CHECKING:
     from closed_loop import Options
@@ -62,7 +63,7 @@ def planted(o: Options) -> tuple[sm.TwoLayerQG, sm.Equation]:
     A term takes the topography away, so that the map of the bottom is known and a library can name it.
     """
     truth = testbed.model()
-    bottom = sm.Term("q2", "less topography", sm.parse(f"{1 - o.topography}*J(psi2, eta)"))
+    bottom = sm.Term("q2", "less topography", parse(f"{1 - o.topography}*J(psi2, eta)"))
     return truth, testbed.model(rek=o.drag * float(truth.rek)) + bottom
 
 

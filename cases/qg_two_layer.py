@@ -179,7 +179,7 @@ def simulate(o: Options, out: Path, member: int | None = None) -> Means:
     means, _ = record(
         p.step, partial(first_state, o, p, member), p.n, p.every, p.spinup,
         fields=partial(one_record, p, members=o.members if o.members > 1 and member is None else None),
-        values=lambda state: sm.diagnostics(p.eq, state.z, p.step.dt, state.time),
+        values=lambda state: sm.spectra.diagnostics(p.eq, state.z, p.step.dt, state.time),
         appender=appender, restart=restart,
         identity=p.identity | ({} if member is None else {"member": member}),
         resume=o.resume and (member is None or restart.exists()),  # a cluster may not have come to a member yet

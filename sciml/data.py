@@ -92,7 +92,16 @@ def to_dataset(trajectory: Trajectory, eq: Equation) -> xr.Dataset:
 
 
 def from_dataset(ds: xr.Dataset, eq: Equation, time: int = -1) -> Tensor:
-    """The fields ``q ([member,] lev, y, x)`` of a Dataset at one time, for ``step.init``."""
+    """The fields ``q ([member,] lev, y, x)`` of a Dataset at one time, for ``step.init``.
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> run = sm.rollout(sm.ab3(eq, 7200.0), 2)(sm.random_pv(eq, seed=0))
+    >>> q = sm.from_dataset(sm.to_dataset(run, eq), eq)  # the last time
+    >>> bool(torch.equal(q, run.fields[-1]))
+    True
+    """
     missing = {"q", "x", "y"} - set(ds.variables)
     if missing:
         raise ValueError(f"the data set has no {sorted(missing)}; it holds {sorted(map(str, ds.variables))}")
@@ -284,6 +293,17 @@ def open_run(folder: str | Path, name: str = "fields") -> xr.Dataset:
     """A run's ``fields`` (or ``diagnostics``), in either format; members of zarr groups are joined.
 
     Warns where a file was cut short, and returns its whole records.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> run = sm.rollout(sm.ab3(eq, 7200.0), 2)(sm.random_pv(eq, seed=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sm.to_dataset(run, eq).to_netcdf(f"{folder}/fields.nc", format="NETCDF3_64BIT", unlimited_dims=["time"])
+    ...     with sm.open_run(folder) as ds:
+    ...         ds.sizes["time"]
+    3
     """
     folder = Path(folder)
     if (path := folder / f"{name}.nc").exists():

@@ -20,7 +20,8 @@ def random_field(grid: Grid, spectrum: Callable[[Tensor], Tensor], seed: int, ba
     Examples
     --------
     >>> grid = sm.Grid(16, 16, Lx=1.0, Ly=1.0)
-    >>> f = sm.random_field(grid, lambda K: torch.exp(-((K / 20) ** 2)), seed=0, batch=(4,))
+    >>> from sciml.initial import random_field
+    >>> f = random_field(grid, lambda K: torch.exp(-((K / 20) ** 2)), seed=0, batch=(4,))
     >>> f.shape, bool(f.mean().abs() < 1e-12)
     (torch.Size([4, 16, 16]), True)
     """
@@ -75,7 +76,8 @@ def rossby_wave(eq: QuasiGeostrophic, m: int, n: int, amplitude: float, layers: 
     Examples
     --------
     >>> eq = sm.LayeredQG(grid=sm.Grid(32, 32, Lx=1e6, Ly=1e6), beta=1.5e-11)
-    >>> sm.rossby_wave(eq, 1, 2, amplitude=100.0, layers=(1.0,) * eq.n).shape[-2:]
+    >>> from sciml.initial import rossby_wave
+    >>> rossby_wave(eq, 1, 2, amplitude=100.0, layers=(1.0,) * eq.n).shape[-2:]
     torch.Size([32, 32])
     """
     x, y = eq.grid.axes()
@@ -90,7 +92,8 @@ def taylor_green(grid: Grid, waves: int = 1) -> Tensor:
     --------
     >>> grid = sm.Grid(32, 32, Lx=2 * torch.pi, Ly=2 * torch.pi)
     >>> step = sm.rk4(sm.Vorticity(grid=grid, nu=0.1), 0.01)
-    >>> start = sm.taylor_green(grid)
+    >>> from sciml.initial import taylor_green
+    >>> start = taylor_green(grid)
     >>> end = sm.rollout(step, 100, every=100)(start).fields[-1]  # exp(-2 nu t) of it
     >>> bool((end - math.exp(-0.2) * start).abs().max() < 1e-9)
     True

@@ -142,6 +142,17 @@ class Instrument:
     The error of a channel is the sum of an uncorrelated part (``sigma`` of the channel), a part correlated in time over
     ``correlation_time`` seconds (``correlated`` times ``sigma``), and a bias that drifts as a cosine of amplitude
     ``drift`` times ``sigma`` and period ``drift_period``. The stated sigma holds all parts.
+
+    Examples
+    --------
+    >>> from sciml.instruments import track
+    >>> from sciml.observe import ssh
+    >>> grid = sm.Grid(32, Lx=1e6)
+    >>> height = sm.Channel("ssh", ssh(f0=1e-4), sigma=0.02)
+    >>> altimeter = sm.Instrument("altimeter", track(grid, every=86400.0, spacing=15e3), (height,), drift=0.5)
+    >>> time, x, y = altimeter.geometry(0.0, 5 * 86400.0)
+    >>> len(time), round(altimeter.factor(), 3)  # a drift adds to the error that is stated
+    (355, 1.061)
     """
 
     platform: str
@@ -165,6 +176,19 @@ def simulate(
 
     The same seed gives the same observations. Clouds remove what they cover. Raises ``ValueError`` for states that are
     no coefficients on the operator's grid or not finite.
+
+    Examples
+    --------
+    >>> from sciml.instruments import points
+    >>> from sciml.observe import ssh
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> step = sm.ab3(eq, 7200.0)
+    >>> states = sm.rollout(step, 24, every=1, save=lambda state: state.z)(sm.random_pv(eq, seed=0)).fields
+    >>> height = sm.Channel("ssh", ssh(f0=1e-4), sigma=0.02)
+    >>> H = sm.Operator(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), (height,))
+    >>> mooring = sm.Instrument("mooring", points([5e5], [5e5], every=3600.0), (height,))
+    >>> sm.simulate(H, [mooring], states, start=0.0, dt=step.dt, seed=0).sizes["obs"]
+    48
     """
     modes = operator.grid.modes
     if not isinstance(states, Tensor) or not states.is_complex() or states.ndim != 4 or states.shape[-2:] != modes:

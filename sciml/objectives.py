@@ -124,6 +124,15 @@ def emulator(
     updates goes over ``ahead`` of its own steps.
 
     Raises ``ValueError`` for runs that do not fit, ``FloatingPointError`` for losses that are not finite.
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> run = sm.rollout(sm.ab3(eq, 14400.0), 72, every=6)(sm.random_pv(eq, seed=0))
+    >>> net = sm.MgNO(2, 2, width=8, layers=1)
+    >>> emulator = sm.emulator(net, [sm.to_dataset(run, eq)], updates=3)  # thousands, for use
+    >>> emulator.dt, sm.rollout(emulator, 2)(sm.random_pv(eq, seed=1)).fields.shape
+    (86400.0, torch.Size([3, 2, 16, 16]))
     """
     windows, grid, dt = Windows.of(runs, every, name)
     names = tuple(f"{name}{i + 1}" for i in range(windows.runs.shape[2]))

@@ -107,7 +107,16 @@ def every_mode(grid: Grid) -> Grid:
 
 @dataclass(frozen=True)
 class Channel:
-    """A measured quantity and the standard deviation of its uncorrelated error, in ``units``."""
+    """A measured quantity and the standard deviation of its uncorrelated error, in ``units``.
+
+    Examples
+    --------
+    >>> from sciml.observe import footprint, ssh
+    >>> grid = sm.Grid(32, Lx=1e6)
+    >>> smooth = sm.Channel("ssh", footprint(ssh(f0=1e-4), grid, radius=40e3), sigma=0.02, units="m")
+    >>> smooth.quantity(torch.randn(2, 32, 32, dtype=torch.float64)).shape
+    torch.Size([32, 32])
+    """
 
     name: str
     quantity: Quantity
@@ -139,6 +148,16 @@ class Operator:
 
     ``fields`` turns states ``(..., n, *modes)`` into the fields ``(..., lev, y, x)`` on ``grid`` that channels measure
     (``lambda z: eq.grid.ifft(eq.psi(z))`` for quasi-geostrophic models). Operators of one grid add up.
+
+    Examples
+    --------
+    >>> from sciml.observe import ssh, velocity
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> height = sm.Channel("ssh", ssh(f0=1e-4), sigma=0.02)
+    >>> current = sm.Channel("u", velocity(eq.grid, "u"), sigma=0.05, units="m s-1")
+    >>> H = sm.Operator(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), (height, current))
+    >>> [c.name for c in H.channels]
+    ['ssh', 'u']
     """
 
     grid: Grid
@@ -256,7 +275,16 @@ class Window:
 
 def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps: int, n: int) -> list[Window]:
     """``n`` windows of ``steps`` model steps, one after the other; only observations that pass
-    :func:`~sciml.observations.check` within the grid's box are used, and a warning says so if none does."""
+    :func:`~sciml.observations.check` within the grid's box are used, and a warning says so if none does.
+
+    Examples
+    --------
+    >>> from sciml.testbed import twin
+    >>> t = twin(n=2)
+    >>> first = t.windows[0]
+    >>> len(first), first.steps, first.equivalents(t.prior[:1].expand(16, -1, -1, -1)).shape
+    (1000, 15, torch.Size([1000]))
+    """
     grid = operator.grid
     understood(obs)
     if np.issubdtype(obs["time"].dtype, np.datetime64):

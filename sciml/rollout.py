@@ -15,7 +15,17 @@ CHECK_EVERY = 200
 
 
 class BlowUp(FloatingPointError):
-    """The fields stopped being finite."""
+    """The fields stopped being finite.
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> try:
+    ...     sm.rollout(sm.STEPPERS["euler"](eq, 1e7), 50)(sm.random_pv(eq, seed=0))
+    ... except sm.BlowUp as error:
+    ...     print("it says so" if "dt" in str(error) else error)
+    it says so
+    """
 
 
 class Trajectory(NamedTuple):

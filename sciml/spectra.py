@@ -62,7 +62,7 @@ def isotropic(grid: Grid, density: Tensor) -> tuple[Tensor, Tensor]:
     >>> grid = sm.Grid(32, 32, Lx=1.0, Ly=1.0)
     >>> f = torch.randn(32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     >>> fh = grid.fft(f)
-    >>> k, spectrum = sm.isotropic(grid, grid.weight * fh.abs() ** 2)
+    >>> k, spectrum = sm.spectra.isotropic(grid, grid.weight * fh.abs() ** 2)
     >>> bool(abs(spectrum.sum() * k[1] - grid.ifft(fh).square().mean()) < 1e-12)
     True
     """

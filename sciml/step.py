@@ -19,7 +19,16 @@ Advance = Callable[[Tensor, float, Memory], tuple[Tensor, Memory]]
 
 
 class State(NamedTuple):
-    """What a step advances; two equal states have equal futures."""
+    """What a step advances; two equal states have equal futures.
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> step = sm.rk4(eq, 7200.0)
+    >>> state = step(step.init(sm.random_pv(eq, seed=0)))
+    >>> state.time, state.z.shape == (2, *eq.grid.modes)
+    (7200.0, True)
+    """
 
     z: Tensor
     """fields in the method's own form; for equations, coefficients ``(..., n, *grid.modes)``"""
@@ -36,6 +45,14 @@ class Step:
 
     ``limits`` are the lengths of the stability region along the imaginary and the negative real axis, or None where
     the method treats linear terms exactly or implicitly.
+
+    Examples
+    --------
+    >>> eq = sm.Lorenz63()
+    >>> step = sm.STEPPERS["rk4"](eq, 0.01)
+    >>> state = step(step.init(torch.tensor([1.0, 1.0, 25.0])))
+    >>> step.read(state).shape, round(state.time, 2)
+    (torch.Size([3]), 0.01)
     """
 
     equation: Equation

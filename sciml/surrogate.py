@@ -112,6 +112,12 @@ class Surrogate:
     that the grid keeps: where its dealiasing rule is 2/3, what a network makes near the cutoff is dropped at each step,
     which otherwise piles up over thousands of them. Increments have no mean over the box where ``conserving``, as PV in
     a periodic box has none. ``names`` are those of the channels, ``dt`` in s.
+
+    Examples
+    --------
+    >>> emulator = sm.Surrogate.load("data/weights/mgno_qg.safetensors")  # doctest: +SKIP
+    >>> sm.rollout(emulator, 30)(q).fields.shape  # sixty days of (2, 64, 64)  # doctest: +SKIP
+    torch.Size([31, 2, 64, 64])
     """
 
     learned: Learned

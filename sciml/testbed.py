@@ -10,21 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from sciml.assim.base import Space
+from sciml.assim.base import Covariance, Space, covariance
 from sciml.assim.network import Inputs, first_guess
+from sciml.equation.layered import TwoLayerQG
 from sciml.equation.presets import preset
-from sciml.equation.qg import TwoLayerQG
 from sciml.grid import Grid
 from sciml.initial import random_field, random_pv
-from sciml.instruments import Clouds, Instrument, both_sides, scan, swath, track
-from sciml.observe import Channel, Operator, Quantity, footprint, level, radiance, speed, ssh, velocity
+from sciml.instruments import Clouds, Instrument, both_sides, points, scan, simulate, swath, track
+from sciml.observe import Channel, Operator, Quantity, Window, footprint, level, radiance, speed, ssh, velocity, windows
+from sciml.rollout import rollout
 from sciml.step import State, Step, rk4
 
 DAY = 86400.0
@@ -191,3 +192,50 @@ def spun_up(step: Step, seed: int, days: float, members: int | None = None) -> S
         for _ in range(round(days * DAY / step.dt)):
             state = step(state)
     return State(state.z)
+
+
+# -- a small one -----------------------------------------------------------------------------------------------------
+class Twin(NamedTuple):
+    """A twin experiment: model, step, truth at the ends of windows, their observations, prior states."""
+
+    eq: TwoLayerQG
+    step: Step
+    truth: Tensor
+    """``(windows, n, *modes)``"""
+    windows: list[Window]
+    prior: Tensor
+    """other random states ``(40, n, *modes)``, for ensembles and covariances"""
+
+    @property
+    def B(self) -> Covariance:
+        """Of the prior."""
+        return covariance(self.eq.grid, self.prior - self.prior.mean(0))
+
+    @property
+    def space(self) -> Space:
+        return Space(self.eq.grid, self.psi, self.eq.pv)
+
+    def psi(self, z: Tensor) -> Tensor:
+        """Streamfunction on the grid."""
+        return self.eq.grid.ifft(self.eq.psi(z))
+
+    def error(self, z: Tensor) -> float:
+        """Root mean square error of psi over the prior's standard deviation, at the last window's end."""
+        return float((self.psi(z[-1] - self.truth[-1]).square().mean() / self.psi(self.prior).square().mean()).sqrt())
+
+
+def twin(n: int = 2, nx: int = 16, seed: int = 0) -> Twin:
+    """``eddy`` from random eddies; its surface height is seen at 100 places twice a day, in ``n`` windows of five days.
+
+    It takes a second, for examples and tests; the test bed proper is ``data/qg_satellite.nc``.
+    """
+    eq: Any = preset("eddy", nx)
+    step = stepper(eq)
+    path = rollout(step, n * WINDOW, every=1, save=lambda state: state.z)(random_pv(eq, seed=seed)).fields
+    height = Channel("ssh", ssh(F0), sigma=2e-3, units="m")
+    rng = np.random.default_rng(seed)
+    buoys = Instrument("buoys", points(*rng.uniform(0, eq.grid.Lx, (2, 100)), every=DAY / 2), (height,))
+    H = Operator(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), (height,))
+    seen = simulate(H, [buoys], path, 0.0, step.dt, seed)
+    prior = eq.init(random_pv(eq, seed=seed + 1, members=40))
+    return Twin(eq, step, path[WINDOW::WINDOW], windows(seen, H, 0.0, step.dt, WINDOW, n), prior)

@@ -13,6 +13,8 @@ import xarray as xr
 import sciml as sm
 from sciml import data, files, record
 from sciml.data import APPENDERS, SUFFIX
+from sciml.equation.forcing import ring_forcing
+from sciml.rollout import Trajectory
 
 CHILDREN = multiprocessing.get_context("forkserver")  # forks from a process that has made these imports only
 CHILDREN.set_forkserver_preload(["torch", "xarray", "netCDF4", "zarr", "tyro", "cmocean", "sciml.plot"])
@@ -21,7 +23,7 @@ SPINUP, EVERY = 4, 2
 
 def equation(noise: bool = False, dealias: float = 1.0, dtype=torch.float64, nx: int = 10, ny: int = 9):
     eq = sm.preset("eddy", nx, ny, dealias=dealias, dtype=dtype)
-    return replace(eq, noise=sm.ring_forcing(eq, 1e-9, 4e-5, 2e-5)) if noise else eq
+    return replace(eq, noise=ring_forcing(eq, 1e-9, 4e-5, 2e-5)) if noise else eq
 
 
 def simulate(folder: Path, eq, form="netcdf", stepper="ab3", n=10, resume=False, stop=("", 0), spinup=SPINUP,
@@ -36,14 +38,14 @@ def simulate(folder: Path, eq, form="netcdf", stepper="ab3", n=10, resume=False,
         return f(*args)
 
     def fields(state):
-        return sm.to_dataset(sm.Trajectory(torch.tensor([state.time]), eq.read(state.z)[None], state), eq)
+        return sm.to_dataset(Trajectory(torch.tensor([state.time]), eq.read(state.z)[None], state), eq)
 
     step = sm.STEPPERS[stepper](eq, 7200.0)
     step = replace(step, advance=partial(counted, "step", step.advance))
     return record.record(
         step, lambda: step.init(sm.random_pv(eq, seed=3, members=members), seed=5), n, EVERY, spinup,
         fields=partial(counted, "fields", fields),
-        values=lambda state: counted("values", sm.diagnostics, eq, state.z, step.dt),
+        values=lambda state: counted("values", sm.spectra.diagnostics, eq, state.z, step.dt),
         appender=partial(APPENDERS[form], folder / f"fields{SUFFIX[form]}"),
         restart=folder / "fields.restart.safetensors", identity=identity or {"stepper": stepper}, resume=resume,
     )  # fmt: skip

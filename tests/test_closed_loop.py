@@ -10,6 +10,7 @@ import torch
 import sciml as sm
 from sciml import testbed
 from sciml.discover.library import coefficients
+from sciml.equation.expression import parse
 from tests.case_fixtures import refused
 from tests.conftest import relative
 
@@ -67,8 +68,8 @@ def test_another_drag_scales_what_was_found_as_drag(case, small):
     _, world, _ = case
     options, w = small
     c = -0.6 * float(w.truth.rek)
-    found = (sm.Term("q2", "found lap(psi2)", sm.parse(f"{c!r}*lap(psi2)")), sm.Term("q2", "found J(psi2, eta)",
-             sm.parse("-1.0*J(psi2, eta)")))  # fmt: skip
+    found = (sm.Term("q2", "found lap(psi2)", parse(f"{c!r}*lap(psi2)")), sm.Term("q2", "found J(psi2, eta)",
+             parse("-1.0*J(psi2, eta)")))  # fmt: skip
     corrected, z = w.model + found, w.climate[:1]
     for how in ("shear", "drag"):
         truth, other = (world.changed(options, eq, w.truth, how) for eq in (w.truth, corrected))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sciml.equation.qg import LayeredQG, TwoLayerQG
+from sciml.equation.layered import LayeredQG, TwoLayerQG
 from sciml.equation.vorticity import Vorticity
 from sciml.grid import Grid
 from sciml.initial import gaussian_random_field, random_field, random_pv, rossby_wave, taylor_green, vortex_pair

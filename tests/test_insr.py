@@ -13,8 +13,10 @@ import torch
 import sciml as sm
 from sciml.equation.expression import Field, dx, dy, lap
 from sciml.field import FourierFeatures, NeuralField, Siren, dirichlet
+from sciml.initial import random_field, taylor_green
+from sciml.insr.build import insr_on_sphere
 from sciml.insr.domain import Box, Sphere, shifted, stratified
-from sciml.insr.refit import SCHEMES, adam, semi_lagrangian
+from sciml.insr.refit import SCHEMES, adam, refit, semi_lagrangian
 from sciml.insr.runge_kutta import BOGACKI_SHAMPINE, DORMAND_PRINCE, TABLEAUS, adapted
 from sciml.insr.solve import dual, levenberg_marquardt, orthogonal, primal
 from sciml.insr.step import size
@@ -64,13 +66,13 @@ def test_order_of_fitted_steps(name):
     """Against the spectral solver."""
     eq, step, state = burgers()
     end = sm.rollout(sm.etdrk4(eq, 0.01), 40, every=40)(step.read(state)).fields[-1][0, 0]
-    errors = [relative(after(sm.refit(SCHEMES[name], 30), dt)[0], end) for dt in (0.2, 0.1)]
+    errors = [relative(after(refit(SCHEMES[name], 30), dt)[0], end) for dt in (0.2, 0.1)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(1 if "euler" in name else 2, abs=0.35)
 
 
 def test_semi_lagrangian_steps_are_exact_in_a_uniform_flow():
     eq = sm.Advection(grid=LINE, U=0.7)
-    method = sm.refit(semi_lagrangian(lambda before, x: torch.tensor([0.7, 0.0], dtype=torch.float64).expand_as(x)), 40)
+    method = refit(semi_lagrangian(lambda before, x: torch.tensor([0.7, 0.0], dtype=torch.float64).expand_as(x)), 40)
     step = sm.insr(eq, sinusoid(), 2.0, method, samples=300)
     state = step.init(torch.exp(torch.sin(LINE.x))[None])
     assert relative(step.read(step(state))[0, 0], torch.exp(torch.sin(LINE.x - 1.4))[0]) < 1e-4
@@ -125,7 +127,7 @@ def test_heat_with_walls():
 def vortices(nu=0.0, form=momentum, **options):
     eq = sm.Vorticity(grid=BOX, nu=nu)
     step = sm.insr(eq, Siren(BOX, 1, (10, 10), omega=1.0), 0.5, form=form, samples=500, iterations=200, **options)
-    return step, step.init(-sm.taylor_green(BOX))
+    return step, step.init(-taylor_green(BOX))
 
 
 def test_vortices_stay_and_keep_their_energy():
@@ -154,7 +156,7 @@ def test_energy_is_conserved_where_asked():
     """Of moving vortices, with a regularisation so large that it drifts by itself."""
     u, v = -dy(Field("psi")), dx(Field("psi"))
     density, drifts = u * u + v * v, []
-    start = -sm.taylor_green(BOX) / 4 + torch.cos(math.pi * (BOX.x + 2 * BOX.y)) / 4
+    start = -taylor_green(BOX) / 4 + torch.cos(math.pi * (BOX.x + 2 * BOX.y)) / 4
     for conserve in ((), (density,)):
         method = sm.tangent(TABLEAUS["rk4"], epsilon=1e-2, conserve=conserve)
         eq = sm.Vorticity(grid=BOX)
@@ -207,7 +209,7 @@ def test_a_wave_on_the_sphere():
 
     encoding = Harmonics(5)
     net = NeuralField(encoding, (4,), 1, 0, sines(1.0), [1 / encoding.width, 1.0])
-    step = sm.insr_on_sphere(omega, net, 0.1, iterations=200, shape=(10, 20))
+    step = insr_on_sphere(omega, net, 0.1, iterations=200, shape=(10, 20))
     state = step.init(wave(0.0))
     x, _ = Sphere().nodes(100, torch.Generator())
     u = [-dy(Field("psi")), dx(Field("psi"))]
@@ -287,7 +289,7 @@ def test_equations_at_points_are_those_on_the_grid(eq):
     """The pointwise right-hand side of a band-limited field against the spectral tendency."""
     grid, system = eq.grid, strong(eq)
     n = len(system.fields)
-    field = sm.random_field(grid, lambda K: torch.exp(-((K * grid.Lx / 8) ** 2)), seed=1, batch=(n,)) * grid.Lx / 6
+    field = random_field(grid, lambda K: torch.exp(-((K * grid.Lx / 8) ** 2)), seed=1, batch=(n,)) * grid.Lx / 6
     if system.fields == eq.prognostic:
         z = eq.init(field)
     else:
@@ -386,4 +388,4 @@ def test_laplacian_of_the_streamfunction_is_read():
         state, torch.stack(torch.broadcast_tensors(*BOX.axes()), -1).reshape(-1, 2), [lap(Field("psi"))]
     )
     assert relative(omega.reshape(1, 32, 32), step.read(state)) < 1e-12
-    assert relative(step.read(state), -sm.taylor_green(BOX)) < 2e-3
+    assert relative(step.read(state), -taylor_green(BOX)) < 2e-3

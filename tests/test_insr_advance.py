@@ -12,7 +12,7 @@ from sciml.equation.expression import Field
 from sciml.field import Siren
 from sciml.insr.domain import Box
 from sciml.insr.refined import drawn, refined, residuals
-from sciml.insr.refit import semi_lagrangian
+from sciml.insr.refit import refit, semi_lagrangian
 from sciml.insr.restart import large_residual, restarting, short_steps
 from sciml.insr.runge_kutta import TABLEAUS
 from sciml.insr.solve import primal
@@ -45,7 +45,7 @@ def test_order_of_splitting(split, order):
 def test_parts_that_commute_are_split_exactly():
     """Advection by characteristics, fitted anew, and diffusion along the tangent space, in one long step."""
     eq = sm.Advection(grid=LINE, U=0.7, kappa=0.05)
-    flow = sm.refit(semi_lagrangian(lambda before, x: torch.tensor([0.7, 0.0], dtype=torch.float64).expand_as(x)), 40)
+    flow = refit(semi_lagrangian(lambda before, x: torch.tensor([0.7, 0.0], dtype=torch.float64).expand_as(x)), 40)
     method = lie((strong(eq, ["advection"]), flow), (strong(eq, ["diffusion"]), OWN))
     step = sm.insr(eq, sinusoid(), 2.0, method, samples=300)
     start = torch.exp(torch.sin(LINE.x))[None]

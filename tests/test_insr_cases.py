@@ -12,6 +12,7 @@ import torch
 
 import sciml as sm
 from sciml.files import load_tensors
+from sciml.initial import taylor_green
 from tests.case_fixtures import refused, stopping
 from tests.conftest import relative
 
@@ -100,10 +101,10 @@ def test_vortices_of_two_scales_have_no_mean():
     omega = case.vortices(grid)
     assert float(omega.mean().abs()) < 1e-12
     eq = sm.Vorticity(grid=grid)
-    u, v = case.velocity(eq, -sm.taylor_green(grid))
+    u, v = case.velocity(eq, -taylor_green(grid))
     assert relative(u, torch.cos(math.pi * grid.x) * torch.sin(math.pi * grid.y)) < 1e-12
     assert relative(v, -torch.sin(math.pi * grid.x) * torch.cos(math.pi * grid.y)) < 1e-12
-    assert float((u**2 + v**2).mean()) == pytest.approx(2 * case.energy(eq, -sm.taylor_green(grid)))
+    assert float((u**2 + v**2).mean()) == pytest.approx(2 * case.energy(eq, -taylor_green(grid)))
 
 
 def test_random_eddies_have_unit_velocity():

@@ -15,9 +15,9 @@ from sciml.equation.base import Equation
 from sciml.equation.burgers import Burgers
 from sciml.equation.expression import parse
 from sciml.equation.kuramoto import KuramotoSivashinsky
+from sciml.equation.layered import LayeredQG
 from sciml.equation.lorenz import Lorenz63, Lorenz96
 from sciml.equation.presets import preset
-from sciml.equation.qg import LayeredQG
 from sciml.equation.vorticity import Vorticity
 from sciml.grid import Grid
 from sciml.initial import random_field, random_pv

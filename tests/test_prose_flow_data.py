@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sciml.equation.expression import parse
-from sciml.equation.qg import TwoLayerQG
+from sciml.equation.layered import TwoLayerQG
 from sciml.grid import Grid
 from sciml.prose.flow_data import Flows, generate_flows, random_eddies, random_maps, rms_speed
 from sciml.prose.flow_solver import coefficient_function, flow_solver, tabulated

@@ -5,7 +5,7 @@ import torch
 
 from sciml.equation.base import substituted
 from sciml.equation.expression import Number, from_prefix, leaves, parse, to_prefix, to_text
-from sciml.equation.qg import LayeredQG, TwoLayerQG
+from sciml.equation.layered import LayeredQG, TwoLayerQG
 from sciml.grid import Grid
 from sciml.initial import gaussian_random_field
 from sciml.prose.flows import (

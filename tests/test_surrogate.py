@@ -16,6 +16,7 @@ from sciml.losses import relative_l2
 from sciml.nn.mgno import MgNO
 from sciml.nn.unet import UNet
 from sciml.objectives import Emulation, Supervised, drawn
+from sciml.rollout import Trajectory
 from sciml.surrogate import Learned, Scaling, Surrogate, Windows
 from sciml.train import fit
 from tests import ROOT
@@ -169,7 +170,7 @@ def test_windows_stay_in_their_run():
 def dataset(q, hours=24.0):
     eq = sm.TwoLayerQG.preset("eddy", nx=8)
     times = torch.arange(len(q), dtype=torch.float64) * hours * 3600
-    return sm.to_dataset(sm.Trajectory(times, q.double(), None), eq)
+    return sm.to_dataset(Trajectory(times, q.double(), None), eq)
 
 
 def test_windows_of_datasets():

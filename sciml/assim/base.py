@@ -55,7 +55,16 @@ class WithCompanions(Protocol):
 
 @dataclass(frozen=True)
 class Space:
-    """States as real fields ``(..., lev, y, x)`` on a grid and back: where a localised analysis works."""
+    """States as real fields ``(..., lev, y, x)`` on a grid and back: where a localised analysis works.
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> space = sm.Space(eq.grid, lambda z: eq.grid.ifft(eq.psi(z)), eq.pv)
+    >>> z = eq.init(sm.random_pv(eq, seed=0))
+    >>> bool(torch.allclose(space.write(space.read(z)), z))
+    True
+    """
 
     grid: Grid
     read: Callable[[Tensor], Tensor]
@@ -104,6 +113,14 @@ class Covariance:
     r"""A covariance that is diagonal in wavevectors and full between layers: ``B = U U^T`` with ``z = U v``.
 
     ``U v = L(k, l) fft(v)`` for white noise ``v (..., n, ny, nx)`` on the grid, so that ``L L^T = nx ny E[z z^H]``.
+
+    Examples
+    --------
+    >>> grid = sm.Grid(16)
+    >>> B = sm.Covariance(grid, torch.eye(2, dtype=torch.float64)[..., None, None] * torch.exp(-grid.K2 / 8))
+    >>> v = torch.randn(100, *B.shape, dtype=torch.float64)
+    >>> grid.ifft(B(v)).shape  # samples of correlated fields
+    torch.Size([100, 2, 16, 16])
     """
 
     grid: Grid

@@ -91,7 +91,16 @@ def cycle(
     each: Callable[[int, Analysed], Any] | None = None,
 ) -> Record:  # fmt: skip
     """Run all windows and keep means, spreads of the fields ``read`` gives, departures, and what ``each`` makes of the
-    number and the result of a window."""
+    number and the result of a window.
+
+    Examples
+    --------
+    >>> from sciml.testbed import twin
+    >>> t = twin(n=3)
+    >>> found = sm.cycle(t.step, sm.OptimalInterpolation(t.B), t.windows, sm.State(t.prior.mean(0)), t.psi)
+    >>> found.analysis.shape[0], t.error(found.analysis) < t.error(found.background) < 1
+    (3, True)
+    """
     if not windows:
         raise ValueError("there are no windows to cycle through")
     times, background, analysed, spread, departures, info, extra, state = [], [], [], [], [], [], [], start

@@ -41,6 +41,15 @@ class LETKF:
         (Li, Kalnay & Miyoshi 2009), between 1 and 2; 0 leaves it at 1
     every : weights are found at each ``every``-th point in x and y and interpolated (Yang et al. 2009)
     rotate : one random rotation of all local ensembles
+
+    Examples
+    --------
+    >>> from sciml.testbed import twin
+    >>> t = twin(n=2)
+    >>> letkf = sm.LETKF(t.space, radius=150e3, inflation=1.05)
+    >>> found = sm.cycle(t.step, letkf, t.windows, sm.State(t.prior), t.psi)
+    >>> t.error(found.analysis) < 0.5, found.spread.shape  # the spread is that of members
+    (True, torch.Size([2, 2, 16, 16]))
     """
 
     space: Space

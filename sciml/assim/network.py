@@ -222,6 +222,13 @@ class FuXiDA:
     """Background plus the network's increment; see :class:`Inputs`.
 
     A network of ``observations=0`` is shown none (the paper's CORR).
+
+    Examples
+    --------
+    >>> from sciml import testbed
+    >>> ocean = testbed.model()
+    >>> network = sm.FuXiDA.load("data/weights/fuxida_qg.safetensors", *testbed.shown(ocean))  # doctest: +SKIP
+    >>> found = sm.cycle(step, network, windows, sm.State(climate.mean(0)), psi)  # doctest: +SKIP
     """
 
     net: FuXiDANet

@@ -31,6 +31,14 @@ class OptimalInterpolation:
 
     H is linearised about the background. The gain is not formed: conjugate gradients solve
     ``(I + U^T H^T R^{-1} H U) v = U^T H^T R^{-1} (y - H(x_b))`` with ``B = U U^T`` to ``tolerance``.
+
+    Examples
+    --------
+    >>> from sciml.testbed import twin
+    >>> t = twin(n=1)
+    >>> found = sm.OptimalInterpolation(t.B)(sm.State(t.prior.mean(0)), t.windows[0], t.step)
+    >>> t.error(found.state.z[None]) < t.error(found.background.z[None])
+    True
     """
 
     covariance: Covariance
@@ -45,7 +53,16 @@ class OptimalInterpolation:
 
 @dataclass(frozen=True)
 class ThreeDVar:
-    """3D-Var (FGAT): the same cost as :class:`OptimalInterpolation`, minimised iteratively with H relinearised."""
+    """3D-Var (FGAT): the same cost as :class:`OptimalInterpolation`, minimised iteratively with H relinearised.
+
+    Examples
+    --------
+    >>> from sciml.testbed import twin
+    >>> t = twin(n=1)
+    >>> found = sm.ThreeDVar(t.B, outer=1, inner=20)(sm.State(t.prior.mean(0)), t.windows[0], t.step)
+    >>> t.error(found.state.z[None]) < t.error(found.background.z[None])
+    True
+    """
 
     covariance: Covariance
     outer: int = 3

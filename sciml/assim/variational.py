@@ -46,6 +46,15 @@ class FourDVar:
     covariance : B of the background at the start of the assimilated interval
     model_error : size of increments at the start of each later window relative to ``covariance`` (0: strong constraint)
     newest : assimilate the newest window only; for strong constraint
+
+    Examples
+    --------
+    >>> from sciml.testbed import twin
+    >>> t = twin(n=2)
+    >>> four = sm.FourDVar(t.B, lag=2, outer=1, inner=10)
+    >>> found = sm.cycle(t.step, four, t.windows, sm.State(t.prior.mean(0)), t.psi)
+    >>> t.error(found.analysis) < 0.5
+    True
     """
 
     covariance: Covariance

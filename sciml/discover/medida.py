@@ -274,6 +274,15 @@ def medida(
 
     Raises ``ValueError`` for libraries whose columns depend on each other, states that are not finite, and too little
     data; a corrected model whose states do not stay finite ends the rounds, with a warning.
+
+    Examples
+    --------
+    >>> truth, model = (sm.preset("eddy", nx=32, rek=rek) for rek in (6e-7, 2e-7))
+    >>> path = sm.rollout(sm.rk4(truth, 7200.0), 240, every=1, save=lambda state: state.z)
+    >>> seen = sm.pairs(path(sm.random_pv(truth, seed=0)).fields[120:], steps=1, every=6)
+    >>> found = sm.medida(model, lambda eq: sm.rk4(eq, 7200.0), seen, sm.terms(model), fields=["q2"])
+    >>> [term.name for term in (model + found).extra], round(float(abs(found.coefficients()).max()) * 1e7, 1)
+    (['found lap(psi2)'], 4.0)
     """
     if not cuts or not all(c > 0 for c in cuts) or rounds < 1:
         raise ValueError(f"cuts must be positive wavenumbers and rounds at least 1, got {cuts} and {rounds}")

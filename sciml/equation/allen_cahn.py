@@ -15,6 +15,13 @@ class AllenCahn(Equation):
     ``tanh(x / sqrt(2 kappa / a))`` is steady; ``(1 - tanh((x - s t) / sqrt(8 kappa / a))) / 2`` moves at
     ``s = 3 sqrt(a kappa / 2)`` (Allen & Cahn 1979, Acta Metall. 27, 1085). Good values: ``kappa = 5e-3, a = 1`` on a
     box of 2 pi, or ``kappa = 1e-4, a = 5`` on one of 2.
+
+    Examples
+    --------
+    >>> eq = sm.AllenCahn(grid=sm.Grid(128, 1, Lx=2 * math.pi, Ly=1.0), kappa=5e-3)
+    >>> end = sm.rollout(sm.etdrk4(eq, 0.05), 100, every=100)(0.1 * torch.sin(eq.grid.x)[None, None]).fields[-1]
+    >>> bool(end.abs().max() > 0.9)  # phases near -1 and 1
+    True
     """
 
     kappa: float = 5e-3

@@ -62,6 +62,17 @@ class Equation:
     extra : further terms; ``equation + Term("q2", "more drag", "-1e-7*lap(psi2)")`` adds one
     tendencies : further tendencies given as functions ``(equation, z, t) -> dz/dt`` (coefficients, shape of ``z``)
     noise : white noise ``(equation, generator, batch) -> W`` added as ``sqrt(dt) W`` after every step
+
+    Examples
+    --------
+    >>> eq = sm.preset("eddy", nx=16)
+    >>> isinstance(eq, sm.Equation), eq.prognostic
+    (True, ('q1', 'q2'))
+    >>> z = eq.init(sm.random_pv(eq, seed=0))
+    >>> more = eq + sm.Term("q2", "more drag", "-1e-7*lap(psi2)")
+    >>> change = more.tendency(z) - eq.tendency(z)
+    >>> bool((change[0] == 0).all()), bool(change[1].abs().max() > 0)
+    (True, True)
     """
 
     grid: Grid

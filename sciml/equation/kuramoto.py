@@ -16,6 +16,14 @@ class KuramotoSivashinsky(Equation):
 
     ``a, b, c`` are the coefficients of :math:`u u_x, u_{xx}, u_{xxxx}`, all 1 for the true equation; ``d`` is that of
     an additional :math:`u_{xxx}`. Kassam & Trefethen (2005), SIAM J. Sci. Comput. 26, 1214; step with etdrk4 or imex.
+
+    Examples
+    --------
+    >>> eq = sm.KuramotoSivashinsky(grid=sm.Grid(64, 1, Lx=22.0, Ly=1.0))
+    >>> start = 0.01 * torch.cos(2 * math.pi * eq.grid.x / 11)[None, None]
+    >>> end = sm.rollout(sm.etdrk4(eq, 0.1), 500, every=500)(start).fields[-1]
+    >>> bool(1 < end.abs().max() < 10)  # long waves grow until the nonlinear term stops them
+    True
     """
 
     a: float = 1.0

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sciml.equation.qg import LayeredQG, QuasiGeostrophic, TwoLayerQG
+from sciml.equation.layered import LayeredQG, TwoLayerQG
+from sciml.equation.qg import QuasiGeostrophic
 from sciml.grid import Grid
 
 GRID_OPTIONS = ("Lx", "Ly", "dealias", "x0", "y0", "dtype", "device")

@@ -92,7 +92,8 @@ def vertical_modes(eq: QuasiGeostrophic) -> tuple[Tensor, Tensor]:
 
     Examples
     --------
-    >>> radii, modes = sm.vertical_modes(sm.preset("eddy", nx=16))
+    >>> from sciml.equation.stability import vertical_modes
+    >>> radii, modes = vertical_modes(sm.preset("eddy", nx=16))
     >>> round(float(radii[1])), modes.shape  # m
     (15000, torch.Size([2, 2]))
     """

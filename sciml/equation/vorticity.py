@@ -25,7 +25,8 @@ class Vorticity(Equation):
     --------
     >>> grid = sm.Grid(32, 32, Lx=2 * torch.pi, Ly=2 * torch.pi)
     >>> eq = sm.Vorticity(grid=grid)
-    >>> wave = eq.init(sm.taylor_green(grid))  # steady without viscosity
+    >>> from sciml.initial import taylor_green
+    >>> wave = eq.init(taylor_green(grid))  # steady without viscosity
     >>> bool(eq.tendency(wave).abs().max() < 1e-12)
     True
     """

@@ -43,6 +43,16 @@ def insr(
 
     Raises ``ValueError`` for a network, samples or a step that cannot work, and for equations that have no pointwise
     reading.
+
+    Examples
+    --------
+    >>> from sciml.field import Siren
+    >>> eq = sm.Advection(grid=sm.Grid(64, 1, Lx=2.0, Ly=1.0), U=1.0)
+    >>> net = Siren(eq.grid, 1, (6, 6), omega=1.0, seed=0)
+    >>> step = sm.insr(eq, net, dt=0.1, samples=200, iterations=50)
+    >>> end = sm.rollout(step, 2)(torch.sin(math.pi * eq.grid.x)[None]).fields[-1]
+    >>> bool((end - torch.sin(math.pi * (eq.grid.x - 0.2))).abs().max() < 1e-2)
+    True
     """
     system, grid = form(equation), equation.grid
     points = torch.stack(torch.broadcast_tensors(*grid.axes()), -1).reshape(-1, 2)

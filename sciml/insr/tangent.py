@@ -41,6 +41,15 @@ def tangent(
     tolerance : largest error of a step, root mean square of L(u) relative to that of L(u)
     moving : only so many weights move in a step, drawn anew for each (Berman & Peherstorfer 2023); all by default
     conserve : densities, as expressions in the network's fields, whose means do not change
+
+    Examples
+    --------
+    >>> from sciml.field import Siren
+    >>> eq = sm.Advection(grid=sm.Grid(64, 1, Lx=2.0, Ly=1.0), U=1.0)
+    >>> net = Siren(eq.grid, 1, (6, 6), omega=1.0, seed=0)
+    >>> step = sm.insr(eq, net, dt=0.1, method=sm.tangent(tolerance=1e-4), samples=200, iterations=50)
+    >>> sm.rollout(step, 1)(torch.sin(math.pi * eq.grid.x)[None]).fields.shape
+    torch.Size([2, 1, 1, 64])
     """
     if not (epsilon >= 0 and tolerance > 0):
         raise ValueError(f"epsilon must not be negative and tolerance positive, got {epsilon} and {tolerance}")

@@ -36,7 +36,8 @@ class UNet(nn.Module):
 
     Examples
     --------
-    >>> sm.UNet(2, 1, widths=(8, 16))(torch.zeros(3, 2, 32, 32)).shape
+    >>> from sciml.nn.unet import UNet
+    >>> UNet(2, 1, widths=(8, 16))(torch.zeros(3, 2, 32, 32)).shape
     torch.Size([3, 1, 32, 32])
     """
 

@@ -38,6 +38,12 @@ class PROSE:
     ----------
     view : how data become tokens and times queries (:class:`sciml.prose.windows.Windows`)
     about : whatever shall be known of the training, such as ``names`` of the families
+
+    Examples
+    --------
+    >>> prose = sm.PROSE.load("data/weights/prose_ode.safetensors")  # doctest: +SKIP
+    >>> ahead = prose.predict(t, u, t_ahead)  # values at later times  # doctest: +SKIP
+    >>> best, *others = prose.write(t, u, dims)[0]  # the tokens of its equation, likeliest first  # doctest: +SKIP
     """
 
     net: Transformer
