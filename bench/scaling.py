@@ -117,9 +117,9 @@ def processes() -> list[Curve]:
     """Ensemble members over dask and a training under torchrun, by one process and by two."""
     out = []
     lines = {
-        "time of 8 members over dask": "cases/qg_two_layer.py --nx 128 --spinup-days 0 --days 240 --every-days 40 "
+        "time of 8 members over dask": "cases/qg_two_layer.py --nx 128 --spinup-days 0 --days 40 --every-days 20 "
         "--members 8 --format zarr --overwrite --cluster",
-        "time of a training under torchrun, 16 samples an update": "cases/mgno_darcy.py --networks mgno --points 64 "
+        "time of a training under torchrun, 16 samples an update": "cases/mgno_darcy.py --preset quick --networks mgno --points 64 "
         "--samples 64 --updates 60 --data {data} --batch",
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def processes() -> list[Curve]:
             spent, line = [], line.format(data=folder)
             for n in (1, 2):
                 spent.append(math.inf)
-                for _ in range(3):
+                for _ in range(2):
                     spent[-1] = min(spent[-1], launched(line, n, Path(folder)))
             out.append(("processes", what, [1, 2], spent))
     return out

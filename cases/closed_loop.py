@@ -63,7 +63,7 @@ class Scale(NamedTuple):
 
 SCALES = {
     "quick": Scale(14, 9, (0.02,), 2, 5, 1, 60.0),
-    "default": Scale(36, 36, (0.05, 0.01), 4, 400, 2, 1800.0),
+    "default": Scale(32, 30, (0.05, 0.01), 4, 300, 2, 1080.0),
     "full": Scale(120, 90, (0.05, 0.01), 6, 2000, 3, 7200.0),
 }
 
@@ -79,9 +79,9 @@ class Options(Common):
     members: Annotated[int, Range(2, 90)] | None = None
     """Size of the filter's ensemble (default 20; quick 8, full 40)."""
     learn: Annotated[int, Range(7, 10_000)] | None = None
-    """Windows of five days that are learned from (default 36; quick 14, full 120)."""
+    """Windows of five days that are learned from (default 32; quick 14, full 120)."""
     test: Annotated[int, Range(6, 10_000)] | None = None
-    """Later windows for scores (default 36; quick 9, full 90)."""
+    """Later windows for scores (default 30; quick 9, full 90)."""
     change: Annotated[float, Range(0, 2)] = 0.3
     """How much stronger shear or drag is in climates that were not seen, a factor from 0 to 2."""
     neural: bool = True
@@ -188,7 +188,7 @@ def readings(o: Options, w: World, every: Mapping[str, tuple[sm.Equation, Steppe
     rough = float(w.truth.grid.ifft(w.truth.fixed["eta"]).std()) * testbed.DAY
     for name in ("imperfect", "corrected"):
         eq, stepper = every[name]
-        fit = read(w, cycled(o, w, stepper(eq), o.method).analysis[-6:])
+        fit = read(w, cycled(o, w, stepper(eq), o.method).analysis[-4:])
         units = {"drag": ("r", testbed.DAY), "topography": ("h", rough)}
         found[name] = {
             n: {"value": fit.values.get(p, 0.0) / unit, "std": fit.errors.get(p, 0.0) / unit}

@@ -15,7 +15,7 @@ from common import Refused
 from torch import Tensor, nn
 from training import taught
 
-from sciml.files import replacing
+from sciml.files import refusing, replacing
 from sciml.nn.mgno import MgNO
 from sciml.nn.unet import UNet
 from sciml.surrogate import NETWORKS
@@ -88,7 +88,8 @@ def planned(path: Path, net: nn.Module, objective: Objective, seconds: float, pr
     ``probes`` are updates to measure, and which part of all costs as much as each.
     """
     if path.exists():
-        return int(json.loads(path.read_text())["updates"])
+        with refusing(path):
+            return int(json.loads(path.read_text())["updates"])
     if share()[1] > 1:
         raise Refused("several processes have several clocks: give --updates instead of --minutes")
     cost = 0.0

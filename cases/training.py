@@ -13,7 +13,7 @@ from common import Refused
 from torch import nn
 
 from sciml import plot
-from sciml.files import load_tensors, replacing
+from sciml.files import load_tensors, refusing, replacing
 from sciml.train import Objective, fit, share
 
 SHOWN = "training loss"
@@ -67,5 +67,6 @@ def read(log: Path) -> list[dict[str, float]]:
     """Rows of a log, none where there is none."""
     if not log.exists():
         return []
-    first, *lines = log.read_text().splitlines()
-    return [dict(zip(first.split(","), map(float, line.split(",")), strict=True)) for line in lines]
+    with refusing(log):
+        first, *lines = log.read_text().splitlines()
+        return [dict(zip(first.split(","), map(float, line.split(",")), strict=True)) for line in lines]

@@ -32,7 +32,7 @@ def refusing(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ValueError(f"{path} is missing, or part of it") from None
-    except (IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ValueError(f"{path} is damaged, or not a file of this package ({error}); make it again") from None
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from sciml.grid import Grid
 from sciml.prose.flow_solver import FlowSolver, flow_solver, tabulated
 from sciml.prose.flows import Member, Written
+from sciml.prose.system import held_out
 
 NATIVE = 32
 """Random fields are drawn on this grid, so that a seed gives the same flows at every resolution."""
@@ -78,20 +79,8 @@ class Flows:
 
         Raises ``ValueError`` for a fraction outside (0, 1), and for a family that has one equation only.
         """
-        if not 0 < fraction < 1:
-            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
-        generator, held = torch.Generator().manual_seed(seed), torch.zeros(len(self.equations), dtype=torch.bool)
-        for family, name in enumerate(self.names):
-            groups: dict[Written, list[int]] = {}
-            for i in (self.family == family).nonzero()[:, 0].tolist():
-                groups.setdefault(self.equations[i], []).append(i)
-            if len(groups) == 1:
-                raise ValueError(f"family {name!r} has one equation only, which two sets cannot share; draw more")
-            order, members = torch.randperm(len(groups), generator=generator).tolist(), list(groups.values())
-            for k in order[: min(max(1, round(fraction * len(groups))), len(groups) - 1)]:
-                held[members[k]] = True
-        chosen = held.to(self.equation.device)[self.equation]
-        return self.select(~chosen), self.select(chosen)
+        held = held_out(self.names, self.family, self.equations, fraction, seed).to(self.equation.device)[self.equation]
+        return self.select(~held), self.select(held)
 
 
 def generate_flows(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,3 +55,24 @@ def rounded(values: Tensor) -> Tensor:
     return torch.tensor([float(f"{v:.3g}") for v in values.reshape(-1).tolist()], dtype=torch.float64).view(
         values.shape
     )
+
+
+def held_out(names: Sequence[str], family: Tensor, equations: Sequence[Any], fraction: float, seed: int) -> Tensor:
+    """Equations to keep for tests, boolean ``(equations,)``: about ``fraction`` of the different ones of each family.
+
+    Equal equations stay together. Raises ``ValueError`` for a fraction outside (0, 1), and for a family that has one
+    equation only.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+    generator, held = torch.Generator().manual_seed(seed), torch.zeros(len(equations), dtype=torch.bool)
+    for number, name in enumerate(names):
+        groups: dict[Any, list[int]] = {}
+        for i in (family == number).nonzero()[:, 0].tolist():
+            groups.setdefault(equations[i], []).append(i)
+        if len(groups) == 1:
+            raise ValueError(f"family {name!r} has one equation only, which two sets cannot share; draw more")
+        order, members = torch.randperm(len(groups), generator=generator).tolist(), list(groups.values())
+        for k in order[: min(max(1, round(fraction * len(groups))), len(groups) - 1)]:
+            held[members[k]] = True
+    return held

@@ -12,7 +12,7 @@ from sciml.equation.expression import Expr
 from sciml.prose.compiled import Kernel, kernel
 from sciml.prose.compiled import compiled as compiled  # beside integrate, which runs it
 from sciml.prose.ordinary import SUBSTEPS
-from sciml.prose.system import System
+from sciml.prose.system import System, held_out
 
 DEFAULT_SUBSTEPS = 8
 
@@ -102,20 +102,8 @@ class Trajectories:
         ------
         ValueError : for a fraction outside (0, 1), or a family that has one equation only
         """
-        if not 0 < fraction < 1:
-            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
-        generator, held = torch.Generator().manual_seed(seed), torch.zeros(len(self.equations), dtype=torch.bool)
-        for family, name in enumerate(self.names):
-            groups: dict[tuple[Expr, ...], list[int]] = {}
-            for i in (self.family == family).nonzero()[:, 0].tolist():
-                groups.setdefault(self.equations[i], []).append(i)
-            if len(groups) == 1:
-                raise ValueError(f"family {name!r} has one equation only, which two sets cannot share; draw more")
-            order, members = torch.randperm(len(groups), generator=generator).tolist(), list(groups.values())
-            for k in order[: min(max(1, round(fraction * len(groups))), len(groups) - 1)]:
-                held[members[k]] = True
-        mask = held.to(self.equation.device)[self.equation]
-        return self.select(~mask), self.select(mask)
+        held = held_out(self.names, self.family, self.equations, fraction, seed).to(self.equation.device)[self.equation]
+        return self.select(~held), self.select(held)
 
 
 def generate(
