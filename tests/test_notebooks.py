@@ -11,7 +11,7 @@ from tests import ROOT
 
 QUICK = {
     "assimilation": [("n, skip = 44, 28", "n, skip = 8, 3"), ("leads = 6", "leads = 2"), ("every=2", "every=4")],
-    "closed_loop": [("learn, test = 15, 8", "learn, test = 8, 6")],
+    "closed_loop": [("learn, test = 15, 17", "learn, test = 8, 12")],
     "fuxi_da": [("n, skip = 60, 30", "n, skip = 10, 4")],
     "insr": [("(1e-5, 1e-8, 1e-11)", "(1e-5,)"), ("iterations=150", "iterations=20"), ("dt=0.5, form", "dt=0.1, form"),
              ("100, every=50)(start)", "20, every=10)(start)"), ("[0.1, 0.05, 0.025]", "[0.1, 0.05]")],
