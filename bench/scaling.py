@@ -119,8 +119,8 @@ def processes() -> list[Curve]:
     lines = {
         "time of 8 members over dask": "cases/qg_two_layer.py --nx 128 --spinup-days 0 --days 40 --every-days 20 "
         "--members 8 --format zarr --overwrite --cluster",
-        "time of a training under torchrun, 16 samples an update": "cases/mgno_darcy.py --preset quick --networks mgno --points 64 "
-        "--samples 64 --updates 60 --data {data} --batch",
+        "time of a training under torchrun, 16 samples an update": "cases/mgno_darcy.py --preset quick "
+        "--networks mgno --points 64 --samples 64 --updates 60 --data {data} --batch",
     }
     with tempfile.TemporaryDirectory() as folder:
         for what, line in lines.items():

@@ -349,8 +349,11 @@ def sensible(o: Options) -> None:
     """Refuse numbers that mean nothing."""
     if o.withhold == 1:
         raise Refused(f"--withhold must be 0 or at least 2, got {o.withhold}")
-    if o.date is not None and not np.datetime64("1700") <= np.datetime64(o.date) < np.datetime64("2200"):
-        raise Refused(f"--date must lie between the years 1700 and 2200, got {o.date}")
+    try:
+        if o.date is not None and not np.datetime64("1700") <= np.datetime64(o.date) < np.datetime64("2200"):
+            raise Refused(f"--date must lie between the years 1700 and 2200, got {o.date}")
+    except ValueError:
+        raise Refused(f"--date must be a time such as 2019-01-06T12, got {o.date}") from None
     if (o.dt is not None or o.method != "oi") and not 60 <= o.size("dt") <= o.days * DAY:
         raise Refused(f"--dt must be from 60 s to {o.days * DAY:g} s, the length of the window, got {o.size('dt'):g}")
 

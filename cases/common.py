@@ -144,14 +144,14 @@ def device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
-def folder(path: Path) -> Path:
-    """Make the folder and prove that it can be written to."""
+def folder(path: Path, option: str = "--out") -> Path:
+    """Make the folder that an option names, and prove that it can be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise Refused(f"cannot write to --out {path}: {error.strerror or error}") from None
+        raise Refused(f"cannot write to {option} {path}: {error.strerror or error}") from None
     return path
 
 

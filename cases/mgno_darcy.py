@@ -27,7 +27,7 @@ import numpy as np
 import operators
 import torch
 import xarray as xr
-from common import Common, Count, Positive, Range, Refused, asked, main
+from common import Common, Count, Positive, Range, Refused, asked, folder, main
 from torch import Tensor
 
 from sciml import plot, plot_emulation, score
@@ -108,7 +108,7 @@ class Options(Common):
 # -- data ------------------------------------------------------------------------------------------------------------
 def split(o: Options, which: str, points: int, n: int) -> xr.Dataset:
     """Samples of one split with ``points`` along an axis, from a file where there is one."""
-    task, where = TASKS[o.task].name, o.data or Path("runs") / "operator"
+    task, where = TASKS[o.task].name, folder(o.data or Path("runs") / "operator", "--data")
     fine = 2 * points if task == "ns" else points if task == "helmholtz" else 2 * points - 1
     path = where / f"{task}_{points}_{fine}_{n}_{o.seed}_{which}.nc"
     if not path.exists():
@@ -118,7 +118,6 @@ def split(o: Options, which: str, points: int, n: int) -> xr.Dataset:
             made = flow_samples(seeds, Flow(records=STEPS, points=points, fine=fine))
         else:
             made = elliptic_samples(task, seeds, points, fine)
-        where.mkdir(parents=True, exist_ok=True)
         write_netcdf(made, path)
     return xr.open_dataset(path, decode_times=False)
 

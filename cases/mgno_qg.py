@@ -26,7 +26,7 @@ import numpy as np
 import operators
 import torch
 import xarray as xr
-from common import Common, Count, NotNegative, Positive, Range, Refused, asked, main
+from common import Common, Count, NotNegative, Positive, Range, Refused, asked, folder, main
 from torch import Tensor
 
 import sciml as sm
@@ -107,7 +107,7 @@ def sizes(o: Options) -> dict[str, Any]:
 
 def fields(o: Options, scale: dict[str, Any], seeds) -> Tensor:
     """PV of truths, ``(runs, times, n, ny, nx)``, float32."""
-    where = o.data or Path("runs") / "qg_snapshots"
+    where = folder(o.data or Path("runs") / "qg_snapshots", "--data")
     found = runs(where, seeds, "eddy", o.nx, scale["fine"], scale["days"])
     return torch.stack([torch.as_tensor(ds["q"].values) for ds in found])
 

@@ -20,6 +20,7 @@ SHORT = "--method oi --points 12".split()
     (["--box", "-3", "3", "-3", "3", "--method", "4dvar"], "too near the equator|only 0 heights"),
     (["--withhold", "1"], "--withhold must be 0 or at least 2"),
     (["--days", "1e8"], "--days must be from 0.001 to 366, got 100000000"),
+    (["--date", "yesterday"], "--date must be a time such as 2019-01-06T12, got yesterday"),
     (["--date", "9999-01-01"], "--date must lie between the years 1700 and 2200"),
     (["--std", "1e-300"], "--std must be from 1e-06 to 1000"),
     (["--length", "0"], "--length must be from 1000 to 1e[+]08"),

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from sciml import Grid, LayeredQG, State, euler, isotropic, random_pv, rk4
-from sciml.spectra import energy_budget
+from sciml import Grid, LayeredQG, State, random_pv, rk4
+from sciml.spectra import energy_budget, isotropic
+from sciml.step import euler
 
 STRATIFICATIONS = {
     1: dict(H=(1.0,), f0=1.0),

@@ -149,6 +149,13 @@ def test_absurd_numbers_are_refused_at_once(case, name, value, call, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("case", ["mgno_qg", "mgno_darcy"])
+def test_a_folder_of_data_that_is_a_file(case, call, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    line = ("--preset", "quick", "--data", tmp_path / "file", "--out", tmp_path / "out")
+    refused(call(*line, case=case), "cannot write to --data .*file")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_files_that_are_none(case, call, tmp_path):
     """Every option that names a file to read: one that is missing, and one that is no such file."""

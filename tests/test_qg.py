@@ -8,10 +8,11 @@ import sympy as sp
 import torch
 
 import sciml as sm
-from sciml import Grid, LayeredQG, TwoLayerQG, preset, ring_forcing, rk4
+from sciml import Grid, LayeredQG, TwoLayerQG, preset, rk4
 from sciml.equation import loops, qg_packed
 from sciml.equation.base import Term, apply
 from sciml.equation.expression import Field, parse
+from sciml.equation.forcing import ring_forcing
 from sciml.equation.presets import PRESETS
 from tests.conftest import relative
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 import xarray as xr
 
-from sciml import Grid, LayeredQG, TwoLayerQG, ab3, diagnostics, isotropic, random_pv, rollout, spectra, to_dataset
+from sciml import Grid, LayeredQG, TwoLayerQG, ab3, random_pv, rollout, spectra, to_dataset
 from sciml.equation.base import Term
 from sciml.equation.expression import parse
 from sciml.record import Means
-from sciml.spectra import budget_names, dataset, energy_budget, residual
+from sciml.spectra import budget_names, dataset, diagnostics, energy_budget, isotropic, residual
 
 
 def eddies(eq, seed=0, members=None):

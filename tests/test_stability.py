@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sciml import Grid, LayeredQG, State, TwoLayerQG, rk4, stability, vertical_modes
+from sciml import Grid, LayeredQG, State, TwoLayerQG, rk4, stability
 from sciml.equation.base import Term
-from sciml.equation.stability import stability_of_profile
+from sciml.equation.stability import stability_of_profile, vertical_modes
 from tests.conftest import relative
 
 L = 1e6

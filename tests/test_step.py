@@ -7,21 +7,10 @@ from functools import partial
 import pytest
 import torch
 
-from sciml import (
-    STEPPERS,
-    Grid,
-    LayeredQG,
-    Term,
-    TwoLayerQG,
-    ab3,
-    parse,
-    random_pv,
-    ring_forcing,
-    rk4,
-    rollout,
-    stability,
-)
+from sciml import STEPPERS, Grid, LayeredQG, Term, TwoLayerQG, ab3, random_pv, rk4, rollout, stability
 from sciml.equation.base import apply
+from sciml.equation.expression import parse
+from sciml.equation.forcing import ring_forcing
 from sciml.step import State, phi_functions
 from tests.conftest import relative
 
