@@ -33,6 +33,6 @@ def run(page: Path) -> int:
 if __name__ == "__main__":
     import sciml
 
-    assert ROOT not in Path(sciml.__file__).resolve().parents, "this is not the installed package"
+    assert "site-packages" in Path(sciml.__file__).parts, "this is not the installed package"
     for name in sys.argv[1:]:
         print(f"{name}: {run(Path(name).resolve())} blocks of Python run with {sciml.__file__}")

@@ -1,6 +1,9 @@
 """The cases of operator learning: what they refuse, weights that are used again, budgets, the published files."""
 
 import json
+import os
+import subprocess
+import sys
 from importlib import import_module
 
 import numpy as np
@@ -125,3 +128,25 @@ def test_shipped_emulator_forecasts_a_flow_that_it_never_saw():
     own, still = skill(emulator, truth), persistence(truth, emulator.dt)
     assert (own.nrmse[-1] < 0.5 * still.nrmse[-1]).all()
     assert (own.correlation[-1] > 0.9).all()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_batches_twice_as_large(tmp_path):
+    """Of the whole case, as docs/scaling.md starts it: one log, one file of weights, the same scores."""
+    line = [
+        ROOT / "cases/mgno_darcy.py",
+        *"--preset quick --networks mgno --points 16 --samples 16 --updates 4".split(),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    errors = []
+    for launcher, batch in (([], 8), ("-m torch.distributed.run --standalone --nproc-per-node 2".split(), 4)):
+        out = tmp_path / str(batch)
+        arguments = [*launcher, *line, "--batch", str(batch), "--data", tmp_path / "data", "--out", out]
+        ended = subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("results in") == 1, "one of them speaks"
+        assert len((out / "mgno.csv").read_text().splitlines()) == 5
+        errors.append(json.loads((out / "summary.json").read_text())["results"]["networks"]["mgno"]["L2"])
+    assert errors[0] == pytest.approx(errors[1], rel=5e-3)
