@@ -33,7 +33,7 @@ import numpy as np
 import xarray as xr
 from common import Common, Range, Refused, asked, main, make_room
 from loop_corrections import Climate, Corrector, Stepper, climate, distance, held, learned, read
-from loop_world import Score, World, assimilation, changed, closed, cycled, scored, world
+from loop_world import Score, World, assimilation, changed, closed, cycled, folded, scored, world
 
 import sciml as sm
 from sciml import plot, score, testbed
@@ -63,7 +63,7 @@ class Scale(NamedTuple):
 
 SCALES = {
     "quick": Scale(14, 9, (0.02,), 2, 5, 1, 60.0),
-    "default": Scale(32, 30, (0.05, 0.01), 4, 300, 2, 1080.0),
+    "default": Scale(40, 24, (0.05, 0.01), 4, 300, 2, 1080.0),
     "full": Scale(120, 90, (0.05, 0.01), 6, 2000, 3, 7200.0),
 }
 
@@ -79,9 +79,9 @@ class Options(Common):
     members: Annotated[int, Range(2, 90)] | None = None
     """Size of the filter's ensemble (default 20; quick 8, full 40)."""
     learn: Annotated[int, Range(7, 10_000)] | None = None
-    """Windows of five days that are learned from (default 32; quick 14, full 120)."""
+    """Windows of five days that are learned from (default 40; quick 14, full 120)."""
     test: Annotated[int, Range(6, 10_000)] | None = None
-    """Later windows for scores (default 30; quick 9, full 90)."""
+    """Later windows for scores (default 24; quick 9, full 90)."""
     change: Annotated[float, Range(0, 2)] = 0.3
     """How much stronger shear or drag is in climates that were not seen, a factor from 0 to 2."""
     neural: bool = True
@@ -163,7 +163,7 @@ def climates_of(
     for how in ("as seen", "shear", "drag"):
 
         def other(eq: sm.Equation, how: str = how) -> sm.Equation:
-            return eq if how == "as seen" else changed(o, eq, w.truth, how)
+            return folded(eq if how == "as seen" else changed(o, eq, w.truth, how))
 
         truth = testbed.stepper(other(w.truth))  # type: ignore[arg-type]
         own = {"truth": climate(w, truth, days), "truth again": climate(w, truth, days, start=1)}

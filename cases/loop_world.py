@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ import sciml as sm
 from sciml import evaluate, testbed
 from sciml.assim.cycle import Record, cycle
 from sciml.discover.innovations import Assimilation
-from sciml.equation.expression import parse
+from sciml.equation.expression import Expr, Number, parse, parts
 
 if TYPE_CHECKING:
     from closed_loop import Options
@@ -132,6 +133,30 @@ def changed(o: Options, eq: sm.Equation, truth: sm.TwoLayerQG, how: str) -> sm.E
     more = 1 + o.change
     extra = tuple(replace(t, expr=more * t.expr) if t.name == "found lap(psi2)" else t for t in eq.extra)
     return replace(eq, rek=more * eq.rek, extra=extra)  # type: ignore[attr-defined, call-arg]
+
+
+def folded(eq: sm.Equation) -> sm.Equation:
+    """The same equation with drag and topography as its parameters, not as further terms, which are slower."""
+    expressions = {"rek": parse("lap(psi2)"), "topography": parse("J(psi2, eta)")}
+    found, rest = dict.fromkeys(expressions, 0.0), []
+    for term in eq.extra:
+        factor, whole = split(term.expr)
+        name = next((n for n, e in expressions.items() if term.field == "q2" and whole == e), None)
+        if name is None:
+            rest.append(term)
+        else:
+            found[name] += factor
+    bottom = eq.grid.ifft(eq.fixed["eta"])
+    drag = float(eq.rek) - found["rek"]  # type: ignore[attr-defined]
+    return replace(eq, rek=drag, topography=(1 - found["topography"]) * bottom, extra=tuple(rest))  # type: ignore[call-arg]
+
+
+def split(e: Expr) -> tuple[float, Expr]:
+    """A number and what it multiplies."""
+    factors = parts(e, "mul")
+    numbers = [f.value for f in factors if isinstance(f, Number)]
+    rest = [f for f in factors if not isinstance(f, Number)]
+    return math.prod(numbers), rest[0] if len(rest) == 1 else e
 
 
 def closed(scores: Mapping[str, Score]) -> dict[str, float]:

@@ -77,6 +77,21 @@ def test_another_drag_scales_what_was_found_as_drag(case, small):
         assert relative(other.tendency(z), truth.tendency(z)) < 1e-10
 
 
+def test_terms_become_parameters_where_they_are_those_of_the_model(case, small):
+    """The same tendencies, by the fast path; other terms stay as they are."""
+    _, world, _ = case
+    options, w = small
+    z = w.climate[:2]
+    more = (sm.Term("q2", "found lap(psi2)", parse("-2e-7*lap(psi2)")), sm.Term("q1", "found dx(psi1)",
+            parse("1e-12*dx(psi1)")), sm.Term("q2", "found J(psi2, eta)", parse("-0.9*J(psi2, eta)")))  # fmt: skip
+    for eq, left in ((w.model, []), (w.truth, []), (w.model + more, ["found dx(psi1)"])):
+        for how in ("shear", "drag"):
+            other = world.changed(options, eq, w.truth, how)
+            folded = world.folded(other)
+            assert [t.name for t in folded.extra] == left
+            assert relative(folded.tendency(z), other.tendency(z)) < 1e-10
+
+
 def test_an_untrained_corrector_leaves_the_model_as_it_is(case, small):
     _, world, corrections = case
     options, w = small
