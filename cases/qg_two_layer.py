@@ -4,7 +4,7 @@
     q_i = lap psi_i + (S psi)_i
 
 Configurations: eddy and jet (Ross et al. 2023, JAMES 15, e2022MS003258; the former is pyqg's default), phillips (equal
-layers, strong shear), relaxation_jet (MEDIDA, JAMES 16(3), 2023MS004033; nondimensional, its "days" are time units).
+layers, strong shear), relaxation_jet (MEDIDA, JAMES 16, e2023MS004033; nondimensional, its "days" are time units).
 
 Writes fields (q, psi, u, v), diagnostics.nc (spectra and energy budget), pictures and summary.json. Expected for eddy
 at 64^2 from year 5 to 10: eddy kinetic energy 2.2e-3 m2 s-2 in the upper layer and 6.0e-5 in the lower one, within 5 %;

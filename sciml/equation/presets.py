@@ -46,7 +46,7 @@ def phillips(nx, ny, grid, changes) -> TwoLayerQG:
 
 
 def relaxation_jet(nx, ny, grid, changes) -> TwoLayerQG:
-    """A jet kept up by thermal relaxation, with a sponge in y, nondimensional: MEDIDA, JAMES 16(3), 2023MS004033.
+    """A jet kept up by thermal relaxation, with a sponge in y, nondimensional: MEDIDA, JAMES 16, e2023MS004033.
 
     dt = 0.025. beta y is not part of q; see ``docs/equations.md``.
     """
