@@ -182,12 +182,15 @@ def picture(curves: Sequence[Curve]):
     for ax, (counted, measured, numbers, values) in zip(np.atleast_1d(axes), curves, strict=True):
         shown = np.asarray(values) / (1.0 if "error" in measured else values[0])
         p = slope(numbers, values)
-        ax.loglog(numbers, shown, "o-", ms=4)
-        ax.loglog(numbers[-3:], shown[-1] * (np.asarray(numbers[-3:]) / numbers[-1]) ** p, "k:", label=f"power {p:.2f}")
+        draw = ax.semilogx if "error" in measured else ax.loglog
+        draw(numbers, shown, "o-", ms=4)
+        draw(numbers[-3:], shown[-1] * (np.asarray(numbers[-3:]) / numbers[-1]) ** p, "k:", label=f"power {p:.2f}")
         first = "relative L2 error" if "error" in measured else f"time / time of {numbers[0]}"
         ax.set(xlabel=counted, ylabel=first, xticks=numbers, xticklabels=[str(n) for n in numbers])
         ax.set_title(measured.split(" after")[0].replace("time of a ", ""), fontsize=9)
         ax.minorticks_off()
+        if "error" in measured:
+            ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
     return figure
 

@@ -17,7 +17,7 @@ References: Mojgani, Chattopadhyay & Hassanzadeh (2024), JAMES 16, e2023MS004033
 no others, within 10 %; the gap to the perfect model closed by more than 80 %.
 
 Writes found.json, analysis.nc, climate.nc, loop.png, summary.json. Run time on one core: quick two minutes, default
-half an hour beside another run.
+a quarter of an hour.
 """
 
 from __future__ import annotations
