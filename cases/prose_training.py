@@ -60,7 +60,10 @@ class Training(Common):
 
 
 def sized(o: Training, **presets: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Equations, conditions and updates: as asked for, else of the preset."""
+    """Equations, conditions and updates: as asked for, else of the preset. Weights to start from are read, so that what
+    is wrong with them is said before data are made."""
+    if o.start is not None:
+        network(o.start)
     given = o.equations, o.conditions, o.updates
     equations, conditions, updates = (b if a is None else a for a, b in zip(given, presets[o.preset], strict=True))
     return equations, conditions, updates
