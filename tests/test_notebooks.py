@@ -41,7 +41,7 @@ def test_stored_outputs(name):
     assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1))
     printed = json.dumps([c["outputs"] for c in code])
     assert "image/png" in printed
-    assert not re.search(r'"output_type": "error"|Warning|/home/|/tmp/|/root/', printed)
+    assert not re.search(r'"output_type": "error"|Warning|/(?:home|tmp|root)/', printed)
     assert len(words) >= 0.7 * len(code)
 
 
