@@ -1,5 +1,6 @@
 """Sphinx: the pages of this folder, the executed notebooks as tutorials, and the public names."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ for notebook in (HERE.parent / "notebooks").glob("*.ipynb"):
 project, author, release = "sciml", "The sciml developers", sciml.__version__
 project_copyright = author
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc", "myst_nb"]
-exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates"]
 html_theme = "furo"
 html_title = "sciml"
 
@@ -29,3 +31,18 @@ autosummary_generate = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures have them
 numpydoc_show_class_members = False
+
+
+def described(app, what, name, obj, options, lines: list[str]) -> None:
+    """numpydoc takes what follows ``name :`` for a type; here it is the description, which goes below."""
+    out, within = [], False
+    for i, line in enumerate(lines):
+        if re.fullmatch(r"-{4,}", line.strip()):
+            within = lines[i - 1].strip() == "Parameters"
+        found = re.fullmatch(r"(\w[\w, ]*?) : (.+)", line) if within else None
+        out += [found[1], f"    {found[2]}"] if found else [line]
+    lines[:] = out
+
+
+def setup(app) -> None:
+    app.connect("autodoc-process-docstring", described, priority=400)  # before numpydoc's own

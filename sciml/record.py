@@ -60,6 +60,8 @@ def record(
 ) -> tuple[Means, State]:
     """Advance ``spinup`` steps, then ``n`` more, of which the first and each ``every``-th are written and averaged.
 
+    Raises ``ValueError`` where ``resume`` finds no restart file, a damaged one, or one of another or a longer run.
+
     Parameters
     ----------
     start : makes the first state, where the run is not resumed
@@ -67,8 +69,6 @@ def record(
     appender : opens the file, from a template record and the number of records to keep
     restart : file to resume from, renewed as the run goes
     identity : what must be equal for a run to be resumed; JSON
-
-    Raises ``ValueError`` where ``resume`` finds no restart file, a damaged one, or one of another or a longer run.
     """
     if spinup % every:
         raise ValueError(f"the spin-up ({spinup} steps) must be a multiple of the saving interval ({every})")

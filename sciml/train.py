@@ -46,6 +46,8 @@ def fit(
 ) -> Tensors:  # fmt: skip
     """Minimise ``objective`` over the parameters of ``net`` and return their exponential average.
 
+    Raises ``FloatingPointError`` where more than a tenth of the updates (and ten) had to be left out.
+
     Parameters
     ----------
     updates : their number; the learning rate rises linearly to ``lr`` over ``warm_up`` of them and falls as a cosine
@@ -55,8 +57,6 @@ def fit(
     log : called with update and mean loss since the last call, before each checkpoint
     done : which part of the training is over before an update, where not their number but a clock ends it
     optimiser : ``(network, lr, weight decay) -> optimiser``, of ``sciml/optimisers.py``
-
-    Raises ``FloatingPointError`` where more than a tenth of the updates (and ten) had to be left out.
     """
     rank, _ = share()
     method = optimiser(net, lr, weight_decay)

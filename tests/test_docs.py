@@ -35,6 +35,16 @@ def test_links_lead_somewhere(page):
         assert hasattr(sm, name), name
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda p: p.stem)
+def test_rows_of_tables_have_as_many_cells_as_their_header(page):
+    """An unescaped | starts another one, within code, too."""
+    width = 0
+    for number, line in enumerate(page.read_text().split("\n"), 1):
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert not (width and cells) or cells == width, f"line {number}: {line}"
+        width = cells
+
+
 def test_every_public_name_is_in_the_reference():
     listed = set(re.findall(r"^   (\w+)$", (DOCS / "api.md").read_text(), re.M))
     assert listed | {"STEPPERS"} >= set(sm.__all__)
@@ -45,7 +55,15 @@ def test_every_public_name_is_in_the_reference():
 def test_a_method_has_equation_example_values_limits_results_and_references(page):
     text = page.read_text()
     limits = r"\*\*(It does not|It is not|Do not|Mind)"
-    for part in (r"\$[^$]+\$", "```python\n", r"\*\*(Use it|Which one)", limits, "## Results", "## References"):
+    for part in (
+        r"\$[^$]+\$",
+        "```python\n",
+        r"\*\*(Use it|Which one)",
+        limits,
+        "## Good values",
+        "## Results",
+        "## References",
+    ):
         assert re.search(part, text), part
     assert "{doc}`../results`" in text
     assert len(re.findall(r"\((19|20)\d\d\)", text)) >= 2, "references have years"

@@ -159,6 +159,10 @@ def medida_cycled(
 ) -> Discovery:  # fmt: skip
     """Find what ``model`` lacks from observations alone.
 
+    Raises ``ValueError`` for terms that depend on each other or are constant and for fields the model does not have,
+    and :class:`~sciml.rollout.BlowUp` where the model's own cycle fails; where that of a corrected model does, the
+    rounds end with a warning.
+
     Parameters
     ----------
     stepper : how a model is stepped, such as ``lambda eq: rk4(eq, dt)``
@@ -170,10 +174,6 @@ def medida_cycled(
     inner : most rounds after each of these with the selected terms only, to find their coefficients
     tolerance : relative change of coefficients at which these end
     skip : windows at the start that do not count
-
-    Raises ``ValueError`` for terms that depend on each other or are constant and for fields the model does not have,
-    and :class:`~sciml.rollout.BlowUp` where the model's own cycle fails; where that of a corrected model does, the
-    rounds end with a warning.
     """
     windows = assimilate(model).windows
     if len(windows) < skip + 2:

@@ -257,6 +257,9 @@ def medida(
 ) -> Discovery:  # fmt: skip
     """Find what ``model`` lacks.
 
+    Raises ``ValueError`` for libraries whose columns depend on each other, states that are not finite, and too little
+    data; a corrected model whose states do not stay finite ends the rounds, with a warning.
+
     Parameters
     ----------
     stepper : how the model is stepped, such as ``lambda eq: rk4(eq, dt)``
@@ -271,9 +274,6 @@ def medida(
     fields : those whose equations are searched (default: all)
     twin : makes as much data as ``data`` with an equation as the truth, in batches of the same sizes; used in the last
         round to take off the bias of how states are observed, at the price of noise of its own
-
-    Raises ``ValueError`` for libraries whose columns depend on each other, states that are not finite, and too little
-    data; a corrected model whose states do not stay finite ends the rounds, with a warning.
 
     Examples
     --------

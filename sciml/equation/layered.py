@@ -79,7 +79,9 @@ class TwoLayerQG(QuasiGeostrophic):
 
     Parameters
     ----------
-    rd : deformation radius [m];  delta : H1 / H2;  H1 : upper thickness [m]
+    rd : deformation radius [m]
+    delta : H1 / H2
+    H1 : upper thickness [m]
     U1, U2, V1, V2 : mean flow [m s-1]; U1 and U2 may be periodic profiles ``(ny,)``
 
     Examples

@@ -40,7 +40,9 @@ Profile = float | np.ndarray | Tensor
 class QuasiGeostrophic(Equation):
     """What layered models share; use :class:`LayeredQG` or :class:`TwoLayerQG`.
 
-    Parameters (SI units, or any consistent set)
+    Parameters are in SI units, or any consistent set.
+
+    Parameters
     ----------
     beta : planetary PV gradient [m-1 s-1]
     rek : linear bottom drag, on the lowest layer [s-1]

@@ -162,12 +162,12 @@ def pointwise(
 ) -> Any:
     """The value of ``e`` at points, from the derivatives of its fields there.
 
+    Raises ``ValueError`` for ``mean_x``, which no derivative at a point determines.
+
     Parameters
     ----------
     derivative : ``(name, m, n) -> d^(m+n) name / dx^m dy^n`` at the points, for example of a neural field
     coords : ``x``, ``y`` (tensors) and ``t`` where the expression uses them
-
-    Raises ``ValueError`` for ``mean_x``, which no derivative at a point determines.
     """
     return evaluated(expand(e), derivative, params, coords)
 

@@ -43,6 +43,8 @@ class Face(NamedTuple):
 class Body:
     """A box from the origin.
 
+    Raises ``ValueError`` for sides, a density, faces and a stiffness that cannot be.
+
     Parameters
     ----------
     lengths : of its sides [m], two (plane strain) or three
@@ -52,8 +54,6 @@ class Body:
     motion : a displacement [m] of the whole body, differentiable, that is as prescribed on these faces; zero by default
     force : per mass [m s-2]
     obstacles, stiffness : what it does not enter, by a pressure [Pa] of ``stiffness`` [Pa m-1] times the depth
-
-    Raises ``ValueError`` for sides, a density, faces and a stiffness that cannot be.
     """
 
     lengths: tuple[float, ...]

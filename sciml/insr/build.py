@@ -29,6 +29,9 @@ def insr(
     ``init`` fits the network to a start, calls advance its weights by ``dt``, ``read`` samples what the equation
     steps on its grid, ``sample`` any expression anywhere. The field is periodic where the network's encoding is.
 
+    Raises ``ValueError`` for a network, samples or a step that cannot work, and for equations that have no pointwise
+    reading.
+
     Parameters
     ----------
     net : a network with one output for each of the form's ``fields``, in float64
@@ -40,9 +43,6 @@ def insr(
     samples : nodes of the quadrature (default: twice the weights), at least as many as weights over rows
     domain : where nodes lie (default: midpoints of even cells of the equation's grid)
     iterations : at most, of the fit of the start
-
-    Raises ``ValueError`` for a network, samples or a step that cannot work, and for equations that have no pointwise
-    reading.
 
     Examples
     --------

@@ -293,6 +293,8 @@ def elastic(
 ) -> ElasticStep:  # fmt: skip
     """The motion of an elastic body by a neural field: no mesh, no training data (Chen et al. 2023, ICML).
 
+    Raises ``ValueError`` for a network, samples or a step that cannot work.
+
     Parameters
     ----------
     net : a network in float64 with one output for each direction (:func:`~sciml.insr.body.displacement`)
@@ -305,8 +307,6 @@ def elastic(
     damping : least of the layers below the head, over the mean diagonal of the Gauss-Newton matrix; very large values
         leave them as they are, so that the field is one of fixed functions
     shape : of the grid that :meth:`~ElasticStep.read` gives
-
-    Raises ``ValueError`` for a network, samples or a step that cannot work.
     """
     P, d = sum(p.numel() for p in net.parameters()), body.d
     samples = math.ceil(2 * P / d) if samples is None else samples

@@ -230,6 +230,7 @@ class MgNO(nn.Module):
         self.head = CONV[len(c.boundary)](c.width, outputs, 1, bias=False)
 
     def forward(self, f: Tensor) -> Tensor:
+        """The outputs of inputs ``f``, as above."""
         c, dims = self.config, len(self.config.boundary)
         if f.ndim != dims + 2 or f.shape[1] != c.inputs:
             raise ValueError(f"fields must be (batch, {c.inputs} channels, {dims} axes), got {tuple(f.shape)}")

@@ -91,14 +91,14 @@ def generate_flows(
 ) -> Flows:  # fmt: skip
     """``windows`` windows of each member, from random eddies and ``spin_up`` days; on the CPU whatever ``device`` is.
 
+    Raises ``ValueError`` where there are no members, windows or frames, or where no window is left.
+
     Parameters
     ----------
     frames, every : number of frames and the days between them; input and output windows are parts of them
     speed : bounds of the rms speed of the random eddies, drawn with an even logarithm
     bounds : windows whose rms speed leaves these bounds (have died or blown up) are left out
     chunk : flows that are stepped at once (default: 64, which stay in the cache of a CPU, and 4096 on a GPU)
-
-    Raises ``ValueError`` where there are no members, windows or frames, or where no window is left.
     """
     if not members or windows < 1 or frames < 1 or every <= 0 or spin_up < 0:
         raise ValueError("generate_flows needs members, at least one window and one frame, and days that pass")

@@ -135,12 +135,12 @@ def fit_flow(
 ) -> RefinedFlow:  # fmt: skip
     """Coefficients of a flow in parameters (:func:`~sciml.prose.flows.structure`, :func:`form_of`).
 
+    Raises ``ValueError`` where the frames do not fit the flow, or are fewer than two.
+
     Parameters
     ----------
     frames : streamfunctions ``(frames, layers, n, n)``, ``every`` so many days
     start : values to begin with (default: zero, a typical value for deformation radii)
-
-    Raises ``ValueError`` where the frames do not fit the flow, or are fewer than two.
     """
     layers = layers_of(form)
     if frames.ndim != 4 or frames.shape[1] != layers or len(frames) < 2:

@@ -22,13 +22,13 @@ def search_terms(
 ) -> tuple[frozenset[str], RefinedFlow]:  # fmt: skip
     """Terms of a flow and its fit, from an equation that may be wrong in terms and coefficients.
 
+    Its terms are fitted, then the least useful leave and those come in that a score test asks for, as
+    long as the criterion of :mod:`~sciml.prose.flow_fit` falls. Raises ``ValueError`` as ``fit_flow`` does.
+
     Parameters
     ----------
     guess : a written flow with numbers, whose terms that have no name (:data:`~sciml.prose.flows.TERMS`) are ignored
     frames : streamfunctions ``(frames, layers, n, n)``, ``every`` so many days
-
-    Its terms are fitted, then the least useful leave and those come in that a score test asks for, as
-    long as the criterion of :mod:`~sciml.prose.flow_fit` falls. Raises ``ValueError`` as ``fit_flow`` does.
     """
     layers = layers_of(guess)
     if frames.ndim != 4 or frames.shape[1] != layers or len(frames) < 2:

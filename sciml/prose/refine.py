@@ -142,15 +142,15 @@ def fit(
     more, until one trajectory remains. It starts both from ``start`` and from constants that fit the weak form on
     smoothed data; the better fit of each window is returned. Everything runs in float64 on the device of u.
 
+    Raises ``ValueError`` for windows that are not finite or have another number of components, and for parameters
+    without a start value.
+
     Parameters
     ----------
     start : value of each constant (nan: unknown), a number or one for each window ``(B,)``
     sigma : standard deviation of the noise, also ``(B,)``; None estimates it from the smoothness of the window
     prior : relative standard deviation of the start values, which then count as data
     substeps : Runge-Kutta steps between two samples
-
-    Raises ``ValueError`` for windows that are not finite or have another number of components, and for parameters
-    without a start value.
     """
     _check(rhs, start, t, u)
     u, t = u.double(), t.to(u.device).double()
