@@ -129,8 +129,16 @@ def lorenz(o: Options) -> dict[str, dict[str, float]]:
     return rows
 
 
-PAIRS = {(1, 1): "of each column", (2, 1): "ours of each 2nd column", (4, 4): "of each 4 x 4 columns"}
-"""Distances in x and y of columns with weights of their own: ours (interpolated between them) and DAPPER's (blocks)."""
+DOUBLE, SINGLE = torch.float64, torch.float32
+PAIRS = {
+    (1, 1, DOUBLE): "of each column",
+    (2, 1, DOUBLE): "ours of each 2nd column",
+    (2, 1, SINGLE): "ours of each 2nd column, in float32",
+    (4, 1, SINGLE): "ours of each 4th column, in float32",
+    (4, 4, DOUBLE): "of each 4 x 4 columns",
+}
+"""Distances in x and y of columns with weights of their own, ours (interpolated between them) and DAPPER's (blocks),
+and the precision of our model and filter."""
 
 
 def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, dict[str, float]]:
@@ -138,13 +146,8 @@ def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, d
     eq = testbed.model()
     step, grid = testbed.stepper(eq), eq.grid
 
-    def psi(z: torch.Tensor) -> torch.Tensor:
-        return grid.ifft(eq.psi(z))
-
-    def scaled(z: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        return psi(z) / scale[:, None, None]
-
-    found: dict[tuple[int, int], list] = {pair: [] for pair in PAIRS}
+    psi = partial(streamfunction, eq)
+    found: dict[tuple[int, int, torch.dtype], list] = {pair: [] for pair in PAIRS}
     for seed in o.seeds:
         near, states = first_states(step, seed, members, o.qg_cycles)
         truth = psi(states)
@@ -156,9 +159,7 @@ def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, d
         length = testbed.WINDOW * step.dt
         x = grid.x0 + grid.dx * np.tile(ii, o.qg_cycles), grid.y0 + grid.dy * np.tile(jj, o.qg_cycles)
         when = np.repeat(length * np.arange(1, o.qg_cycles + 1), len(jj))
-        H = sm.Operator(grid, psi, (sm.Channel("psi", level(1), sigma),))
         obs = observations(y.flatten().numpy(), sigma, when, *x, channels=["psi"])
-        cut = sm.windows(obs, H, 0.0, step.dt, testbed.WINDOW, o.qg_cycles)
         s, half = scale.numpy()[:, None, None], o.qg_cycles // 2
         peers = {
             batch: dapper(
@@ -166,13 +167,19 @@ def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, d
                 scale=scale.numpy(), xx=(truth.numpy() / s).reshape(len(truth), -1), yy=y.numpy() / float(scale[0]),
                 start=psi(near.z).numpy() / s, where=jj * 64 + ii, sigma=sigma / float(scale[0]), batch=batch,
             )
-            for batch in sorted({theirs for _, theirs in PAIRS})
+            for batch in sorted({theirs for _, theirs, _ in PAIRS})
         }  # fmt: skip
-        for every, batch in PAIRS:
-            own = sm.LETKF(sm.Space(grid, psi, eq.pv), radius * grid.dx, 1.06, every=every)
-            error, t = ours(step, own, cut, near, partial(scaled, scale=scale), truth[1:] / scale[:, None, None])
+        for every, batch, dtype in PAIRS:
+            model = testbed.model(dtype=dtype)
+            own_psi = partial(streamfunction, model)
+            H = sm.Operator(model.grid, own_psi, (sm.Channel("psi", level(1), sigma),))
+            cut = sm.windows(obs, H, 0.0, step.dt, testbed.WINDOW, o.qg_cycles)
+            letkf = sm.LETKF(sm.Space(model.grid, own_psi, model.pv), radius * grid.dx, 1.06, every=every)
+            start = sm.State(model.grid.complex(near.z))
+            read = partial(scaled_psi, model, scale)
+            error, t = ours(testbed.stepper(model), letkf, cut, start, read, truth[1:] / scale[:, None, None])
             peer = peers[batch]
-            found[every, batch].append(
+            found[every, batch, dtype].append(
                 (error[half:].mean(), np.mean(peer["error"][half:]), t, peer["seconds"], peer["model_seconds"])
             )
     rows = {}
@@ -182,6 +189,16 @@ def two_layer(o: Options, members: int = 20, radius: float = 2.5) -> dict[str, d
             "ms forecast": 1e3 * forecast, "times faster without": (theirs - forecast) / (own - forecast),
         }  # fmt: skip
     return rows
+
+
+def streamfunction(eq: sm.TwoLayerQG, z: torch.Tensor) -> torch.Tensor:
+    """psi on the grid."""
+    return eq.grid.ifft(eq.psi(z))
+
+
+def scaled_psi(eq: sm.TwoLayerQG, scale: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """psi of each layer over its ``scale``."""
+    return streamfunction(eq, z) / scale[:, None, None]
 
 
 def first_states(step: sm.Step, seed: int, members: int, cycles: int) -> tuple[sm.State, torch.Tensor]:

@@ -370,6 +370,8 @@ def remarks(o: Options, s: Setting, rms: dict[str, dict[str, float]]) -> list[st
 def run(o: Options, out: Path) -> dict[str, Any]:
     sensible(o)
     device(o.device)
+    if o.box is not None:
+        chosen_box(o, xr.Dataset())  # refused before files are made
     every, heights = read(o, [Path(f) for f in o.file] or synthetic(o, out))
     s = prepare(o, heights)
     chosen = ("oi", "4dvar") if o.method == "both" else (o.method,)

@@ -36,17 +36,18 @@ def story(ds: xr.Dataset, numbers: Mapping[str, Any], climates: Mapping[str, Map
 
 def maps(figure, axes, ds: xr.Dataset) -> None:
     """Streamfunction of the lower layer at the end, on one scale."""
-    shown = {"truth": "psi_truth", "analysis, imperfect model": "psi_letkf_imperfect",
-             "analysis, corrected model": "psi_letkf_corrected"}  # fmt: skip
+    day = float(ds["time"][-1]) / 86400
+    shown = {f"truth, day {day:.0f}": "psi_truth", "LETKF, imperfect model": "psi_letkf_imperfect",
+             "LETKF, corrected model": "psi_letkf_corrected"}  # fmt: skip
     fields = {title: ds[name].isel(time=-1, lev=1) / 1e3 for title, name in shown.items() if name in ds}
-    limit = float(np.quantile(np.abs(fields["truth"]), 0.998))
+    limit = float(np.quantile(np.abs(next(iter(fields.values()))), 0.998))
     extent = (0.0, *[float(ds[a][-1] + ds[a][0]) / 1e3 for a in "xy"])
     for ax, (title, field) in zip(axes, fields.items(), strict=False):
         image = ax.imshow(
             field, origin="lower", extent=(0, extent[1], 0, extent[2]), cmap="RdBu_r", vmin=-limit, vmax=limit
         )
         ax.set(title=title, xlabel="x (km)", ylabel="y (km)")
-    figure.colorbar(image, ax=list(axes), label="ψ of layer 2 (10³ m² s⁻¹)", shrink=0.9)
+    figure.colorbar(image, ax=list(axes), label="ψ of layer 2 (10³ m² s⁻¹)", shrink=0.9, extend="both")
 
 
 def terms(ax, rows: Mapping[str, Mapping[str, float]]) -> None:

@@ -311,9 +311,11 @@ def pictures(o: Options, s: System, out: Path, found: Discovery, exact: np.ndarr
     }
     maps = {n: grid.ifft(smooth * a).numpy() for n, a in fields.items()}
     extent = [grid.x0, grid.x0 + grid.Lx, grid.y0, grid.y0 + grid.Ly]
-    plot.save(plot_terms.increments(extent, maps, labels), out / "increments.png")
-    coords = grid.coords("m" if o.case not in JET else "1")
-    unit = "s-2" if o.case not in JET else "1"
+    dimensional = o.case not in JET
+    shown = [a / 1e3 for a in extent] if dimensional else extent
+    units = (" (s⁻²)", " (km)") if dimensional else ("", "")
+    plot.save(plot_terms.increments(shown, maps, labels, *units), out / "increments.png")
+    coords, unit = (grid.coords("m"), "s-2") if dimensional else (grid.coords("1"), "1")
     names = ("field", list(found.fits), {"long_name": "field whose equation lacks it", "units": "1"})
     data = {
         n: (("field", "y", "x"), a, {"long_name": f"{n} increment of PV, low-passed", "units": unit})

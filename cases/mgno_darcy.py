@@ -49,6 +49,8 @@ class Task(NamedTuple):
     boundary: tuple[str, str]
     published: str
     points: int
+    shown: tuple[str, str] = ("coefficient a", "solution u")
+    """titles of what is given and of what is sought"""
 
 
 TASKS = {
@@ -56,7 +58,7 @@ TASKS = {
     "rough": Task("darcy-rough", WALLS, "darcy_rough", 85),
     "multiscale": Task("multiscale", WALLS, "multiscale", 85),
     "helmholtz": Task("helmholtz", ("neumann", "neumann"), "darcy_rough", 101),
-    "ns": Task("ns", PERIODIC, "navier_stokes", 64),
+    "ns": Task("ns", PERIODIC, "navier_stokes", 64, ("first vorticity", "last vorticity")),
 }
 SCALES: dict[str, dict[str, Any]] = {
     "quick": dict(points=22, samples=32, test=8, minutes=0.08),
@@ -272,7 +274,8 @@ def report(o: Options, out: Path, n: int, learned: dict[str, Learned], found, ch
     test = next(t for t in checks if t.name == here)
     one = test._replace(x=test.x[:1], y=test.y[:1])
     shown = {name: predicted(net, one, TASKS[o.task].boundary)[0, -1].numpy() for name, net in learned.items()}
-    plot.save(plot_emulation.solutions(one.x[0, 0].numpy(), one.y[0, -1].numpy(), shown), out / "fields.png")
+    plot.save(plot_emulation.solutions(one.x[0, 0].numpy(), one.y[0, -1].numpy(), shown, TASKS[o.task].shown),
+              out / "fields.png")  # fmt: skip
     return {"networks": rows, "points": n}
 
 

@@ -14,7 +14,7 @@ integrated equations count at most 1. Families whose small errors grow in six un
 
 Expected of the paper (104 million weights, 512000 trajectories): prediction 2.9 % (known) to 5.7 % (corrupted),
 expression error 0 to 2 %, 99.9 % valid, and 14.7 % when the written equation is integrated. Of the eight
-families of the shipped weights: network 9.1 %, equation integrated 18 %, refined 2.7 % (median 2.3 %), told nothing.
+families of the shipped weights: network 3.9 %, equation integrated 17 %, refined 3.0 % (median 1.7 %), told nothing.
 Run time on one core: quick one minute, default ten.
 
 Writes table.nc, errors.png, trajectories.png, sweeps.png and summary.json; with --train also the weights and their log.

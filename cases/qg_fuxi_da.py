@@ -143,7 +143,7 @@ def objective(o: Options, scale: dict[str, Any]) -> Cycling:
     batch, cycles, through = (24, 1, scale["updates"]) if "cycles" in o.ablate else (8, 3, scale["through"])
     if earlier is not None:
         adopt(analysis, earlier)
-        cycles, through = 4, scale["updates"] // 3
+        cycles, through = 4, 0 if earlier.net.config == config else scale["updates"] // 3
     print(f"making {scale['truths']} truths of {scale['windows']} windows", flush=True)
     truths = truths_for(o, eq, scale)
     return Cycling(

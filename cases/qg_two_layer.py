@@ -129,6 +129,8 @@ def plan(o: Options) -> Plan:
         raise Refused(f"--days {days:g} is shorter than --every-days {every:g}, or than one --dt of {dt:g}")
     if (total := (spinup + days) * day / dt) > 1e12:
         raise Refused(f"--spinup-days, --days and --dt ask for {total:.2g} steps")
+    if round(every * day / dt) < 1:
+        raise Refused(f"--every-days {every:g} is less than one --dt of {dt:g}")
     between = max(1, round(every * day / dt))
     steps = {name: round(v * day / dt / between) * between for name, v in (("spinup", spinup), ("n", days))}
     stepper = o.stepper or ("etdrk4" if jet_units else "ab3")

@@ -33,6 +33,8 @@ def refusing(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ValueError(f"{path} is missing, or part of it") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        if Path(path).is_dir():
+            raise ValueError(f"{path} is a folder, not a file") from None
         raise ValueError(f"{path} is damaged, or not a file of this package ({error}); make it again") from None
 
 

@@ -69,6 +69,10 @@ class Grid:
             raise ValueError(f"dealias must be 1, 2/3 or 3/2, got {self.dealias}")
         if self.dtype not in COMPLEX:
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {self.dtype}")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError):
+            raise ValueError(f"this machine has no device {self.device!r}; use 'cpu', or one that it has") from None
         fill(self, "x0", self.dx / 2 if self.x0 is None else self.x0)
         fill(self, "y0", self.dy / 2 if self.y0 is None else self.y0)
 

@@ -58,7 +58,13 @@ def random_pv(
     grid = eq.grid
     if members is not None and members < 1:
         raise ValueError(f"members must be at least 1, got {members}")
-    kp = 2 * math.pi / (scale or min(grid.Lx, grid.Ly) / 8)
+    if not isinstance(eq, QuasiGeostrophic):
+        raise ValueError(f"random_pv is for quasi-geostrophic models, not {type(eq).__name__}; see random_field")
+    smallest = 2 * max(grid.dx, grid.dy)
+    if not smallest <= (smallest if scale is None else scale) < math.inf or not 0 <= (speed or 0) < math.inf:
+        raise ValueError(f"scale is a wavelength of at least two points, {smallest:g}, and speed not negative; got "
+                         f"scale={scale} and speed={speed}")  # fmt: skip
+    kp = 2 * math.pi / (min(grid.Lx, grid.Ly) / 8 if scale is None else scale)
     batch = () if members is None else (members,)
     top = random_field(grid, lambda K: (K / kp) ** 6 * torch.exp(-3 * (K / kp) ** 2), seed, batch)
     psi = torch.zeros(*batch, eq.n, *grid.shape, dtype=grid.dtype, device=grid.device)

@@ -121,7 +121,7 @@ def emulator(
     checkpoint: Path | None = None,
 ) -> Surrogate:  # fmt: skip
     """Train ``net`` to step ``every`` records of runs ``(time, lev, y, x)`` on a periodic grid; the last third of the
-    updates goes over ``ahead`` of its own steps.
+    updates goes over ``ahead`` of its own steps. Members of an ensemble are runs of their own.
 
     Raises ``ValueError`` for runs that do not fit, ``FloatingPointError`` for losses that are not finite.
 
@@ -134,7 +134,11 @@ def emulator(
     >>> emulator.dt, sm.rollout(emulator, 2)(sm.random_pv(eq, seed=1)).fields.shape
     (86400.0, torch.Size([3, 2, 16, 16]))
     """
+    if wrong := {n: v for n, v in dict(every=every, updates=updates, batch=batch, ahead=ahead).items() if v < 1}:
+        raise ValueError(f"{', '.join(wrong)} must be at least 1, got {', '.join(map(str, wrong.values()))}")
     windows, grid, dt = Windows.of(runs, every, name)
+    if not windows.count(ahead):
+        raise ValueError(f"runs of {windows.runs.shape[1]} times are too short for {ahead} steps of {every} times each")
     names = tuple(f"{name}{i + 1}" for i in range(windows.runs.shape[2]))
     surrogate = Surrogate(Learned(net, *windows.scalings()), grid, dt, names)
     objective = Emulation(

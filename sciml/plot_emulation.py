@@ -97,18 +97,23 @@ def errors(found: Mapping[str, np.ndarray], label: str):
     return figure
 
 
-def solutions(given: np.ndarray, true: np.ndarray, found: Mapping[str, np.ndarray]):
-    """What was given, the true solution, and the error of each network, all of these on the same colours."""
+def solutions(given: np.ndarray, true: np.ndarray, found: Mapping[str, np.ndarray], names: tuple[str, str]):
+    """What was given, the true solution, and the error of each network, all of these on the same colours; the box is
+    the unit square."""
     figure, axes = pyplot().subplots(1, 2 + len(found), figsize=(3.1 * (2 + len(found)), 3), layout="constrained")
+    extent = (0, 1, 0, 1)
     differences = {name: u - true for name, u in found.items()}
     size = max(float(np.abs(d).max()) for d in differences.values())
-    for ax, title, field in zip(axes, ("given", "solution"), (given, true), strict=False):
-        figure.colorbar(ax.imshow(field, origin="lower", cmap="viridis"), ax=ax, shrink=0.8)
+    for ax, title, field in zip(axes, names, (given, true), strict=False):
+        image = ax.imshow(field, origin="lower", extent=extent, cmap="viridis")
+        figure.colorbar(image, ax=ax, shrink=0.8)
         ax.set(title=title)
     for ax, (name, d) in zip(axes[2:], differences.items(), strict=True):
-        image = ax.imshow(d, origin="lower", cmap="RdBu_r", vmin=-size, vmax=size)
+        image = ax.imshow(d, origin="lower", extent=extent, cmap="RdBu_r", vmin=-size, vmax=size)
         figure.colorbar(image, ax=ax, shrink=0.8)
         ax.set(title=f"error of {name}")
     for ax in axes:
-        ax.set(xticks=[], yticks=[])
+        ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), xlabel="x")
+        ax.label_outer()
+    axes[0].set(ylabel="y")
     return figure

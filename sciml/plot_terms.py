@@ -8,6 +8,9 @@ import numpy as np
 
 from sciml.plot import pyplot
 
+FLOOR = 1e-12
+"""Shares below are drawn here."""
+
 
 def coefficients(names: Sequence[str], found: np.ndarray, std: np.ndarray, true: np.ndarray, labels: Sequence[str]):
     """Coefficients ``(n, p)`` over their true size (over their own, where they should be zero), a panel for each field,
@@ -36,16 +39,19 @@ def paths(held_out: Mapping[str, np.ndarray], chosen: Mapping[str, int]):
     plt = pyplot()
     figure, ax = plt.subplots(figsize=(6, 4))
     for i, (field, shares) in enumerate(held_out.items()):
-        n, mean = np.arange(len(shares)), np.maximum(shares.mean(1), 1e-12)
+        n, mean = np.arange(len(shares)), np.maximum(shares.mean(1), FLOOR)
         ax.semilogy(n, mean, f"C{i}.-", label=field)
         ax.semilogy(n[chosen[field]], mean[chosen[field]], f"C{i}o", ms=10, mfc="none")
-    ax.set(xlabel="terms", ylabel="share of held-out increments left unexplained")
-    ax.legend(title="circles: chosen")
+    ax.set(xlabel="terms", ylabel="share of held-out increments left unexplained", ylim=(0.5 * FLOOR, None))
+    ax.legend(title=f"circles: chosen; at {FLOOR:g}: that or less")
     return figure
 
 
-def increments(extent: Sequence[float], panels: Mapping[str, np.ndarray], labels: Sequence[str]):
-    """Maps ``(n, ny, nx)`` side by side, a row for each field, on one scale by row."""
+def increments(
+    extent: Sequence[float], panels: Mapping[str, np.ndarray], labels: Sequence[str], unit: str = "", axis: str = ""
+):
+    """Maps ``(n, ny, nx)`` side by side, a row for each field, on one scale by row that the largest values may pass;
+    ``extent`` is in units of ``axis``."""
     plt = pyplot()
     rows = len(labels)
     figure, axes = plt.subplots(rows, len(panels), figsize=(3.2 * len(panels), 3.6 * rows), squeeze=False)
@@ -53,8 +59,12 @@ def increments(extent: Sequence[float], panels: Mapping[str, np.ndarray], labels
         top = max(float(np.quantile(np.abs(a[i]), 0.998)) for a in panels.values()) or 1.0
         for ax, (name, a) in zip(axes[i], panels.items(), strict=True):
             image = ax.imshow(a[i], origin="lower", extent=extent, cmap="RdBu_r", vmin=-top, vmax=top)
-            ax.set(title=f"{name}, {label}" if i == 0 else label, xticks=[], yticks=[])
-        figure.colorbar(image, ax=list(axes[i]), shrink=0.8)
+            ax.set(title=f"{name}, {label}")
+            ax.label_outer()
+        figure.colorbar(image, ax=list(axes[i]), shrink=0.8, extend="both", label=f"rate of {label}{unit}")
+        axes[i, 0].set_ylabel(f"y{axis}")
+    for ax in axes[-1]:
+        ax.set_xlabel(f"x{axis}")
     return figure
 
 

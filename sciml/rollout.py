@@ -41,8 +41,10 @@ def states(step, n: int, every: int = 1, progress: str | None = None) -> Callabl
 
     Raises :class:`BlowUp` with the time, the CFL number and what to try.
     """
-    if every < 1 or n < 0 or n % every:
-        raise ValueError(f"the number of steps ({n}) must be a multiple of the saving interval ({every})")
+    if n != int(n) or every != int(every) or every < 1 or n < 0 or n % every:
+        raise ValueError(
+            f"the number of steps ({n}) must be a multiple of the saving interval ({every}), whole and not negative"
+        )
 
     def run(state) -> Iterator[Any]:
         state = packed(state)
@@ -85,14 +87,19 @@ def rollout(
     >>> run.fields.shape  # the start and every twentieth state
     torch.Size([6, 3])
     """
-    save = save or step.read
+    if not callable(step) or not hasattr(step, "init"):
+        raise ValueError(f"rollout takes a step, such as rk4(equation, dt), not {type(step).__name__}")
+    read = save or step.read
     advance = states(step, n, every, progress)
 
     def run(start) -> Trajectory:
+        if not (hasattr(start, "z") or hasattr(start, "__array__")) or hasattr(start, "data_vars"):
+            raise ValueError("a run starts from a state or from fields ([member,] n, ny, nx); of a Dataset these are "
+                             "sm.from_dataset(dataset, equation)")  # fmt: skip
         state = step.init(torch.as_tensor(start)) if hasattr(start, "__array__") else start
-        kept, times = [save(state)], [state.time]
+        kept, times = [read(state)], [state.time]
         for state in advance(state):  # noqa: B020
-            kept.append(save(state))
+            kept.append(read(state))
             times.append(state.time)
         fields = torch.stack(kept) if isinstance(kept[0], Tensor) else kept
         return Trajectory(torch.tensor(times, dtype=torch.float64), fields, state)

@@ -177,6 +177,12 @@ def from_dataset(ds: xr.Dataset, eq: QuasiGeostrophic, dt: float | None = None) 
     ``dt`` is the time step of the run, needed for the energy that a filter takes. Raises ``ValueError`` where the
     Dataset is not on the model's grid.
     """
+    if "q" not in ds or 0 in ds["q"].shape:
+        raise ValueError("the Dataset has no values of 'q', the potential vorticity, as to_dataset writes it")
+    if not bool(np.isfinite(ds["q"]).all()):
+        raise ValueError("'q' is not finite everywhere; select the times before that, or fill the gaps")
+    if dt is not None and not dt > 0:
+        raise ValueError(f"dt must be positive, got {dt}")
     if eq.filter is not None and dt is None:
         warnings.warn("without dt the budget lacks the energy that the filter takes", stacklevel=2)
     ds = ds if "time" in ds["q"].dims else ds.expand_dims("time")

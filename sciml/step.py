@@ -61,12 +61,17 @@ class Step:
     limits: tuple[float, float] | None = None
 
     def __post_init__(self):
+        if not isinstance(self.equation, Equation) or not isinstance(self.dt, int | float):
+            kinds = type(self.equation).__name__, type(self.dt).__name__
+            raise ValueError(f"a stepper takes an equation and a number, the time step; got {kinds[0]} and {kinds[1]}")
         if not (0 < self.dt < math.inf):
             raise ValueError(f"dt must be a positive number, got {self.dt}")
         grid, operators = self.equation.grid, [self.equation.linear, *self.equation.fixed.values()]
         operators += [] if self.equation.filter is None else [self.equation.filter]
         if not all(torch.isfinite(a.detach().abs().sum()) for a in operators):
-            raise ValueError("a parameter or a fixed field of the equation is not a finite number")
+            known = {n: torch.as_tensor(v).detach() for n, v in {**self.equation.params, **self.equation.fixed}.items()}
+            bad = [name for name, value in known.items() if not torch.isfinite(value.abs().sum())]
+            raise ValueError(f"a parameter or a fixed field of the equation is not a finite number: {', '.join(bad)}")
         z = torch.zeros(len(self.equation.prognostic), *grid.modes, dtype=grid.cdtype, device=grid.device)
         self.equation.tendency(
             z

@@ -189,12 +189,19 @@ class Windows(NamedTuple):
 
         Raises ``ValueError`` where the variable is missing, or times are not evenly spaced.
         """
+        if isinstance(runs, xr.Dataset) or not runs:
+            raise ValueError("runs are a list of at least one Dataset, as to_dataset makes them")
+        runs = [ds.isel(member=i) for ds in runs for i in range(ds.sizes.get("member", 0))] + [
+            ds for ds in runs if "member" not in ds.dims
+        ]
         if missing := [i for i, ds in enumerate(runs) if name not in ds]:
             raise ValueError(f"run {missing[0]} has no variable {name!r}")
         steps = np.concatenate([np.diff(ds["time"].values) for ds in runs])
         if not len(steps) or not np.allclose(steps, steps[0], rtol=1e-6):
             raise ValueError("the times of the runs are not evenly spaced")
         values = [np.array(ds[name].transpose("time", "lev", "y", "x").values, dtype=np.float32) for ds in runs]
+        if len({v.shape for v in values}) > 1:
+            raise ValueError(f"the runs differ in shape: {', '.join(sorted({str(v.shape) for v in values}))}")
         fields = torch.stack([torch.as_tensor(v) for v in values])
         return cls(fields, every), Grid.from_coords(runs[0], dealias=1), every * float(steps[0])
 

@@ -48,7 +48,7 @@ def test_methods_of_one_state_refuse_an_ensemble(setting, make):
 
 @pytest.mark.parametrize("make", [
     lambda: EnKF(inflation=0.0), lambda: EnKF(inflation=float("nan")),
-    lambda: LETKF(Space(GRID, torch.abs, torch.abs), 1.0, inflation=-1.0),
+    lambda: LETKF(Space(GRID, torch.abs, torch.abs), 1e5, inflation=-1.0),
 ])  # fmt: skip
 def test_inflation_is_positive(make):
     with pytest.raises(ValueError, match="inflation"):
@@ -69,12 +69,12 @@ def test_inflation_is_positive(make):
 def test_settings_of_the_local_filter(name, value, message):
     """A NaN rate would leave inflation at 1 without a word, a negative one would drive it away from the right value."""
     with pytest.raises(ValueError, match=message):
-        LETKF(Space(GRID, torch.abs, torch.abs), **({"radius": 1.0} | {name: value}))
+        LETKF(Space(GRID, torch.abs, torch.abs), **({"radius": 1e5} | {name: value}))
 
 
 def test_ends_of_the_ranges_are_allowed():
     for end in (0.0, 1.0):
-        LETKF(Space(GRID, torch.abs, torch.abs), 1.0, rtps=end, adaptive=end)
+        LETKF(Space(GRID, torch.abs, torch.abs), 1e5, rtps=end, adaptive=end)
 
 
 def test_weights_are_functions_and_lags_whole_windows(setting):

@@ -6,10 +6,16 @@ import pytest
 
 import sciml as sm
 from tests import ROOT
+from tests.case_fixtures import CASES
 
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if not {"_build", "generated"} & set(p.parts))
 METHODS = sorted((DOCS / "methods").glob("*.md"))
+
+
+def test_every_case_is_in_the_list_of_cases():
+    listed = set(re.findall(r"`(\w+)\.py`", (ROOT / "cases" / "README.md").read_text()))
+    assert listed == set(CASES)
 
 
 def test_every_page_is_in_the_table_of_contents():

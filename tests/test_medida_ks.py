@@ -109,6 +109,7 @@ def test_a_model_that_blows_up_is_told(ks, data):
 
 
 # -- what is found ---------------------------------------------------------------------------------------------------
+@pytest.mark.filterwarnings("ignore:this stepper remembers")
 @pytest.mark.parametrize("scheme", ["etdrk4", "imex"])
 @pytest.mark.parametrize("case", ["1", "4", "5", "10", "11", "dispersion_0.5_3", "cubic_1.5"])
 def test_without_noise_models_are_found_within_one_percent(ks, options, data, case, scheme):

@@ -146,6 +146,18 @@ def test_shifts_move_fields_and_context_together_and_only_where_they_may():
     assert (turned[equation == 0].mean(-1) - u[equation == 0].mean(-1)).abs().max() > 0.1
 
 
+def test_contexts_that_an_equation_does_not_name_tell_nothing_of_it(runs, symbols):
+    maps = torch.arange(len(runs.equations))[:, None].expand(-1, 3)
+    named = torch.arange(len(maps)) % 2 == 0
+    one = course(runs, symbols, context=maps, named=named)
+    equation, g = torch.arange(len(maps)).repeat(50), torch.Generator().manual_seed(0)
+    shown = one._shown(equation, len(maps), g)
+    assert torch.equal(shown[named[equation]], equation[named[equation]])
+    others = shown[~named[equation]]
+    assert len(others.unique()) == len(maps)
+    assert (others == equation[~named[equation]]).float().mean() < 0.5
+
+
 def test_rolled_is_roll_for_each():
     u, by = torch.randn(3, 4, 6), torch.tensor([0, 2, 5])
     expected = torch.stack([x.roll(int(k), -1) for x, k in zip(u, by, strict=True)])

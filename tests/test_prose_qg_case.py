@@ -22,7 +22,7 @@ SHORT = ("--preset", "quick")
         (("--n", 18), "--n must be a multiple of 4, got 18"),
         (("--families", "burgers"), "there is no burgers; known: barotropic"),
         (("--weights", "data/weights/prose_ode.safetensors"), "holds a network for other data"),
-        (("--weights", "data/weights/mgno_qg.safetensors"), "damaged, or not a file of this package"),
+        (("--weights", "data/weights/mgno_qg.safetensors"), "weights of another kind"),
         (("--twin", "nowhere.safetensors"), "there are no weights nowhere.safetensors"),
         (("--train", "--equations", 0, "--updates", -1), "must be at least 1"),
     ],

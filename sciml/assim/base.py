@@ -143,6 +143,11 @@ class Covariance:
 def covariance(grid: Grid, samples: Tensor, isotropic: bool = True) -> Covariance:
     """Covariance of coefficients ``(samples, n, *modes)`` about zero; averaged over rings of equal wavenumber if
     ``isotropic``, as homogeneous and isotropic statistics of layers that are in balance with one another."""
+    if samples.ndim != 4 or samples.shape[-2:] != grid.modes or not len(samples):
+        modes = ", ".join(map(str, grid.modes))
+        raise ValueError(f"samples are states (samples, n, {modes}) of this grid, got {tuple(samples.shape)}")
+    if not bool(torch.isfinite(samples.abs().sum())):
+        raise ValueError("some samples are not finite")
     samples = samples.to(torch.complex128)
     C = torch.einsum("sikl,sjkl->ijkl", samples, samples.conj()).real / samples.shape[0]
     if isotropic:

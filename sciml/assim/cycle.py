@@ -32,15 +32,21 @@ def cycles(
     ``ValueError`` where windows are of another time step or follow one another with gaps, or the states are not those
     of the model.
     """
+    if not all(isinstance(w, Window) for w in windows):
+        raise ValueError("cycling takes windows of observations, as windows(obs, operator, ...) makes them")
     if wrong := {w.dt for w in windows if abs(w.dt - step.dt) > 1e-9 * step.dt}:
         raise ValueError(
             f"the windows have steps of {min(wrong):g} s, the model of {step.dt:g} s; make them with step.dt"
         )
+    if isinstance(analysis, str | type) or not callable(analysis):
+        raise ValueError(f"analysis is a method with settings, such as LETKF(space, radius=150e3), not {analysis!r}")
     shape = (len(step.equation.prognostic), *step.equation.grid.modes)
     if not isinstance(start, State) or not start.z.is_complex() or start.z.shape[-len(shape) :] != shape:
         raise ValueError(
             f"start must be State(z), coefficients ([member,] {', '.join(map(str, shape))}) as eq.init makes them"
         )
+    if not bool(torch.isfinite(start.z.abs().sum())):
+        raise ValueError("the start is not finite everywhere")
     state, memory = start, None
     quiet = progress is None or not sys.stderr.isatty()
     for window in tqdm(windows, desc=progress, unit="cycle", disable=quiet):

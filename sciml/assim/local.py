@@ -64,6 +64,10 @@ class LETKF:
     def __post_init__(self):
         if not 0 < self.radius < math.inf:
             raise ValueError(f"the localisation radius must be positive and finite, got {self.radius}")
+        grid = self.space.grid
+        if self.radius < 0.5 * grid.dx and grid.ny > 1:
+            raise ValueError(f"the localisation radius {self.radius:g} is less than half a grid length of {grid.dx:g}: "
+                             "is it in the grid's unit?")  # fmt: skip
         if not 0 < self.inflation < math.inf:
             raise ValueError(f"inflation must be a positive number, got {self.inflation}")
         if not 0 <= self.rtps <= 1:

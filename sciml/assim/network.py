@@ -272,9 +272,9 @@ class FuXiDA:
         with refusing(path):
             iterations, root = said.pop("first", 0), tensors.pop(ROOT, None)
             inputs = Inputs(space, fields, std, **said)
-            if iterations:
-                assert root is not None
-                inputs = replace(inputs, first=first_guess(inputs, root, operator, iterations))
+        if iterations and root is not None:
+            inputs = replace(inputs, first=first_guess(inputs, root, operator, iterations))
+        with refusing(path):
             net = FuXiDANet(config).to(grid.device)
             net.load_state_dict(tensors)
         return cls(net.eval(), inputs)

@@ -46,6 +46,9 @@ class OptimalInterpolation:
     """part of the window after which the increment is added"""
     tolerance: float = 1e-4
 
+    def __post_init__(self):
+        checked(self.covariance, self.middle, self.tolerance)
+
     def __call__(self, background: State, window: Window, step: Step, memory=None) -> Analysed:
         once = ThreeDVar(self.covariance, 1, 200, self.middle, self.tolerance, halve=False)
         return once(background, window, step)
@@ -72,6 +75,11 @@ class ThreeDVar:
     halve: bool = True
     """take shorter steps where the full one makes the cost larger"""
 
+    def __post_init__(self):
+        checked(self.covariance, self.middle, self.tolerance)
+        if self.outer < 1 or self.inner < 1:
+            raise ValueError(f"outer and inner must be at least 1, got {self.outer} and {self.inner}")
+
     def __call__(self, background: State, window: Window, step: Step, memory=None) -> Analysed:
         states, end, equivalents = forecast(step, single(background), window)
         g = in_error_units(window, states, self.covariance)
@@ -81,6 +89,14 @@ class ThreeDVar:
             done = carried(step, background, window, states, end, self.covariance(v), self.middle, equivalents)
             seen = g(v) * window.sigma
         return done._replace(info={"cost_before": costs[0], "cost_after": costs[-1]}, analysis_equivalents=seen)
+
+
+def checked(covariance: Covariance, middle: float, tolerance: float) -> None:
+    """Raises ``ValueError`` for settings that cannot be."""
+    if not isinstance(covariance, Covariance):
+        raise ValueError("the first setting is a Covariance, as covariance(grid, samples) makes it")
+    if not 0 <= middle <= 1 or not 0 < tolerance < 1:
+        raise ValueError(f"middle is a part of the window, 0 to 1, tolerance within (0, 1); got {middle}, {tolerance}")
 
 
 def in_error_units(window: Window, states: Tensor, covariance: Covariance):

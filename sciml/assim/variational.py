@@ -65,6 +65,8 @@ class FourDVar:
     newest: bool = False
 
     def __post_init__(self):
+        if not isinstance(self.covariance, Covariance) or self.lag != int(self.lag):
+            raise ValueError("4D-Var takes a Covariance, as covariance(grid, samples) makes it, and a whole number lag")
         if self.lag < 1 or not self.model_error >= 0:
             raise ValueError(f"lag must be at least 1 and model_error not negative, got {self.lag}, {self.model_error}")
         if self.outer < 1 or self.inner < 1:

@@ -45,6 +45,8 @@ class Library:
     terms: tuple[Expr, ...]
 
     def __post_init__(self):
+        if isinstance(self.terms, str):
+            raise ValueError(f"a library is a tuple of terms, such as ('psi1', 'lap(psi2)'); got {self.terms!r}")
         read = [parse(t) if isinstance(t, str) else t for t in self.terms]
         object.__setattr__(self, "terms", tuple(dict.fromkeys(read)))
 

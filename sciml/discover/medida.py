@@ -52,11 +52,16 @@ class Pair(NamedTuple):
     steps: int = 1
     earlier: Tensor | None = None
     """the states one interval before, for data with noise: they give instruments"""
+    interval: float | None = None
+    """time between the states, where it is known"""
 
 
-def pairs(z: Tensor, steps: int, every: int = 1, batch: int = 8, noisy: bool = False) -> list[Pair]:
-    """Consecutive states of a run ``(times, n, *modes)``, ``steps`` steps apart, from each ``every``-th on; with the
-    state before them if they are noisy. Raises ``ValueError`` where there are too few.
+def pairs(
+    z: Tensor, steps: int, every: int = 1, batch: int = 8, noisy: bool = False, interval: float | None = None
+) -> list[Pair]:
+    """Consecutive states of a run, coefficients ``(times, n, *modes)``, ``steps`` steps of the model apart, from each
+    ``every``-th on; with the state before them if they are noisy. With ``interval``, the time between two states, it is
+    made sure later that the model's steps add up to it. Raises ``ValueError`` where there are too few.
 
     Examples
     --------
@@ -67,10 +72,14 @@ def pairs(z: Tensor, steps: int, every: int = 1, batch: int = 8, noisy: bool = F
     12
     """
     lead = int(noisy)
+    if not isinstance(z, Tensor) or (z.ndim > 3 and not z.is_complex()):
+        raise ValueError("states are coefficients (times, n, *grid.modes); eq.init(fields) makes them of fields")
+    if not all(n == int(n) and n >= 1 for n in (steps, every, batch)):
+        raise ValueError(f"steps, every and batch are whole numbers from 1, got {steps}, {every} and {batch}")
     if len(z) < 2 + lead:
         raise ValueError(f"a pair needs {2 + lead} consecutive states, got {len(z)}")
     first = torch.arange(lead, len(z) - 1, every)
-    return [Pair(z[i], z[i + 1], steps, z[i - 1] if noisy else None) for i in first.split(batch)]
+    return [Pair(z[i], z[i + 1], steps, z[i - 1] if noisy else None, interval) for i in first.split(batch)]
 
 
 def advanced(step: Step, z: Tensor, steps: int) -> Tensor:
@@ -84,7 +93,14 @@ def advanced(step: Step, z: Tensor, steps: int) -> Tensor:
 
 def increments(step: Step, pair: Pair) -> Tensor:
     """What the model misses, a rate: ``(after - M(before)) / T``."""
-    return (pair.after - advanced(step, pair.before, pair.steps)) / (pair.steps * step.dt)
+    length = pair.steps * step.dt
+    if pair.interval is not None and abs(length - pair.interval) > 1e-6 * length:
+        raise ValueError(f"the states are {pair.interval:g} apart, {pair.steps} steps of {step.dt:g} are {length:g}; "
+                         "give pairs the number of steps between two states")  # fmt: skip
+    if step(State(pair.before[:1])).memory:
+        warnings.warn("this stepper remembers earlier steps, and each pair starts it anew: errors of its start may be "
+                      "taken for terms that the model lacks; use rk4 or etdrk4", stacklevel=2)  # fmt: skip
+    return (pair.after - advanced(step, pair.before, pair.steps)) / length
 
 
 def low_pass(eq: Equation, cut: float) -> Tensor:
@@ -116,6 +132,9 @@ def regression(
         given = [torch.view_as_real(a) for a in (pair.before, pair.after, pair.earlier) if a is not None]
         if not all(bool(torch.isfinite(a).all()) for a in given):
             raise ValueError(f"states of pair {number} are not finite; fill the gaps first")
+        if pair.before.shape[-2:] != model.grid.modes:
+            raise ValueError(f"the states have {tuple(pair.before.shape[-2:])} modes, the model's grid has "
+                             f"{model.grid.modes}; use a model on the grid of the data")  # fmt: skip
         h, phi = increments(step, pair), columns(library, model, pair.before, pair.after)
         if pair.earlier is not None:
             phi = torch.cat([phi, instruments(library, model, step, pair)], 1)
@@ -286,6 +305,15 @@ def medida(
     """
     if not cuts or not all(c > 0 for c in cuts) or rounds < 1:
         raise ValueError(f"cuts must be positive wavenumbers and rounds at least 1, got {cuts} and {rounds}")
+    if isinstance(stepper, Step) or not isinstance(library, Library) or not len(library):
+        raise ValueError("medida takes what makes a step, such as lambda eq: rk4(eq, dt), and a library such as "
+                         f"terms(model); got {type(stepper).__name__} and {type(library).__name__}")  # fmt: skip
+    if not callable(data) and (isinstance(data, Tensor) or not all(isinstance(pair, Pair) for pair in data)):
+        raise ValueError("data are pairs of states, as pairs(states, steps) makes them, or a function that gives them")
+    if isinstance(fields, str) or (fields is not None and not fields):
+        raise ValueError(
+            f"fields are a list of names such as {list(model.prognostic)}, or None for all; got {fields!r}"
+        )
     if not callable(data) and iter(data) is data:
         raise ValueError("data is read once a round and this iterator can be read once; give a list")
     if where is not None and where.shape != model.grid.shape:

@@ -40,6 +40,8 @@ class Term:
     def __post_init__(self):
         if isinstance(self.expr, str):
             object.__setattr__(self, "expr", parse(self.expr))
+        if not isinstance(self.expr, Expr):
+            raise ValueError(f"the expression of a term is text such as 'lap(psi2)', got {self.expr!r}")
 
 
 class HasTerms(Protocol):
@@ -222,6 +224,8 @@ class Equation:
 
     def init(self, fields: Tensor) -> Tensor:
         """State of fields given on the grid, shape ``(..., n, ny, nx)``."""
+        if isinstance(fields, Tensor) and fields.is_complex():
+            raise ValueError("fields on the grid are real numbers, and these are complex; coefficients are a State(z)")
         fields = self.grid.real(fields)
         expected = (len(self.prognostic), *self.grid.shape)
         if fields.shape[-3:] != expected:
@@ -239,9 +243,19 @@ class Equation:
         return replace(self, tendencies=(*self.tendencies, f))
 
     def __add__(self, other: Term | Iterable[Term] | HasTerms):
-        """The equation with further terms; anything with an attribute ``terms`` will do."""
-        more = (other,) if isinstance(other, Term) else tuple(getattr(other, "terms", other))  # type: ignore[arg-type]
-        return replace(self, extra=(*self.extra, *more))
+        """The equation with further terms; anything with an attribute ``terms`` will do.
+
+        Raises ``ValueError`` for what is no term, and for terms that name what the equation does not have.
+        """
+        more = (other,) if isinstance(other, Term) else getattr(other, "terms", other)
+        more = tuple(more) if isinstance(more, Iterable) else (more,)
+        if wrong := [term for term in more if not isinstance(term, Term)]:
+            raise ValueError(
+                f"only terms can be added, such as Term('q2', 'drag', '-1e-7*lap(psi2)'); got {wrong[0]!r}"
+            )
+        found = replace(self, extra=(*self.extra, *more))
+        _ = found.terms  # says what is unknown
+        return found
 
     def __str__(self) -> str:
         lines = []

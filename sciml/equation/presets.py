@@ -25,6 +25,8 @@ def preset(name: str, nx: int | None = None, ny: int | None = None, **changes) -
     """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    if wrong := [n for n in (nx, ny) if n is not None and n < 1]:
+        raise ValueError(f"a grid has at least one point along an axis, got {wrong[0]}")
     grid = {key: changes.pop(key) for key in GRID_OPTIONS if key in changes}
     return PRESETS[name](nx, ny, grid, changes)
 

@@ -115,6 +115,12 @@ class Window:
 
 
 def window_of(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: int | None) -> Window:
+    if frames.ndim != 4 or len(frames) < 2 or frames.shape[1] not in (1, 2) or frames.shape[2] != frames.shape[3]:
+        raise ValueError(f"frames are two or more maps (frames, 1 or 2 layers, n, n), got {tuple(frames.shape)}")
+    if eta is not None and eta.shape != frames.shape[2:]:
+        raise ValueError(f"eta is a map {tuple(frames.shape[2:])} as the frames are, got {tuple(eta.shape)}")
+    if not bool(torch.isfinite(frames.sum())):
+        raise ValueError("some frames are not finite; fill the gaps first")
     grid, frames = Grid(frames.shape[-1], device=str(frames.device)), frames.double()
     psi, weight = grid.fft(frames), grid.weight.expand(grid.modes).clone()
     outside = (frames - grid.ifft(psi)).square().mean((0, 2, 3)) / (frames[0, 0].numel() - weight.sum())

@@ -43,12 +43,14 @@ class Course:
     shortened : share of the windows of which only the last quarter to all is seen
     asked : number of times to predict, drawn for every batch; all of them where it is 0
     turn : ``(u, context, equation, generator) -> u, context``, a symmetry of the equations drawn at random
+    named : whether each equation depends on its context; the others are shown that of an equation drawn at random, so
+        that no network can know them by it
     """
 
     def __init__(
         self, t: Tensor, u: Tensor, equation: Tensor, symbols: Symbols, view: View, *, context: Tensor | None = None,
         noise: float = 0.02, noisy_targets: bool = False, shortened: float = 0.2, asked: int = 32,
-        turn: Turn | None = None,
+        turn: Turn | None = None, named: Tensor | None = None,
     ):  # fmt: skip
         if not bool(torch.isfinite(u).all()):
             raise ValueError("some runs are not finite; generate them again with a smaller bound")
@@ -56,14 +58,14 @@ class Course:
             raise ValueError(f"runs of {len(t)} times leave nothing to predict after the {view.points} that are seen")
         self.t, self.u, self.equation, self.symbols, self.view, self.context = t, u, equation, symbols, view, context
         self.noise, self.noisy_targets, self.shortened = noise, noisy_targets, shortened
-        self.asked, self.turn = asked, turn
+        self.asked, self.turn, self.named = asked, turn, named
 
     def __len__(self) -> int:
         return len(self.u)
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Samples, Tensor]:
         view, u, equation = self.view, self.u[indices], self.equation[indices]
-        context = None if self.context is None else self.context[equation]
+        context = None if self.context is None else self.context[self._shown(equation, len(self.context), generator)]
         if self.turn is not None:
             u, context = self.turn(u, context, equation, generator)
         noisy = with_noise(u.flatten(2), self.noise, generator).view_as(u)
@@ -72,6 +74,13 @@ class Course:
         data, seen, scale = view.see(t, window, self._tokens(window, generator), context)
         answers = view.answers((noisy if self.noisy_targets else u)[:, times])
         return Samples(data, seen, view.ask(self.t[times], window, context), answers, scale), equation
+
+    def _shown(self, equation: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """Of ``n`` contexts, the number of the one that each sample is shown."""
+        if self.named is None:
+            return equation
+        drawn = torch.randint(n, equation.shape, generator=generator, device=equation.device)
+        return torch.where(self.named[equation], equation, drawn)
 
     def _times(self, generator: torch.Generator) -> Tensor:
         first, device = self.view.points, self.u.device

@@ -132,9 +132,9 @@ class PROSE:
     def load(cls, path: Path, device: torch.device | str = "cpu") -> PROSE:
         """What :meth:`save` wrote; raises ``ValueError`` for other files."""
         tensors, header = load_tensors(path)
+        if header.get("kind") != KIND:
+            raise ValueError(f"{path} holds weights of another kind, {header.get('kind')}, not of PROSE")
         with refusing(path):
-            if header.get("kind") != KIND:
-                raise ValueError(f"it holds a {header.get('kind')}")
             net, vocabulary = Transformer(Config(**header["config"])), Vocabulary(tuple(header["fields"]))
             if net.config.vocabulary != len(vocabulary):
                 known = f"{net.config.vocabulary} tokens, and equations have {len(vocabulary)} now"
