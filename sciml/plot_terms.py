@@ -61,7 +61,7 @@ def increments(
             image = ax.imshow(a[i], origin="lower", extent=extent, cmap="RdBu_r", vmin=-top, vmax=top)
             ax.set(title=f"{name}, {label}")
             ax.label_outer()
-        figure.colorbar(image, ax=list(axes[i]), shrink=0.8, extend="both", label=f"rate of {label}{unit}")
+        figure.colorbar(image, ax=list(axes[i]), shrink=0.8, extend="both", label=f"{label}{unit}")
         axes[i, 0].set_ylabel(f"y{axis}")
     for ax in axes[-1]:
         ax.set_xlabel(f"x{axis}")
