@@ -35,7 +35,9 @@ class Options:
 def seconds(width: int, samples: int, repeats: int) -> float:
     """Process time of one evaluation of the weights' derivative."""
     grid = sm.Grid(64, 1, Lx=2 * math.pi, Ly=1.0, x0=0.0, y0=0.0)
-    step = sm.insr(sm.Burgers(grid=grid, nu=0.05), Siren(grid, 1, (width,) * 3, omega=1.0), 0.1, samples=samples)
+    step = sm.insr(
+        sm.equation.Burgers(grid=grid, nu=0.05), Siren(grid, 1, (width,) * 3, omega=1.0), 0.1, samples=samples
+    )
     x, root = step.nodes(torch.Generator())
     found = []
     for _ in range(repeats + 1):

@@ -70,7 +70,9 @@ def problem(o: Options) -> neural.Problem:
     def truth(t: float) -> Tensor:
         return pulse(grid.x, t, periodic)[None]
 
-    p = neural.Problem(sm.Advection(grid=grid, U=SPEED), truth(0.0), o.end, truth, sm.rk4, 0.002, outputs=24, name="u")
+    p = neural.Problem(
+        sm.equation.Advection(grid=grid, U=SPEED), truth(0.0), o.end, truth, sm.rk4, 0.002, outputs=24, name="u"
+    )
     if periodic:
         return p
     return replace(p, encoding=partial(Coordinates, reach=2.0), dirichlet=o.boundary == "dirichlet",

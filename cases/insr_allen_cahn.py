@@ -42,7 +42,7 @@ class Options(neural.Neural):
 
 def problem(o: Options) -> neural.Problem:
     grid = sm.Grid(1024, 1, Lx=2 * math.pi, Ly=1.0, x0=0.0, y0=0.0, dealias=3 / 2)
-    eq, x = sm.AllenCahn(grid=grid, kappa=o.kappa), grid.x
+    eq, x = sm.equation.AllenCahn(grid=grid, kappa=o.kappa), grid.x
     bumps = [
         -torch.exp(-23.5 * (x - math.pi / 2) ** 2),
         torch.exp(-27 * (x - 4.2) ** 2),

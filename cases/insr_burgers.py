@@ -41,7 +41,7 @@ class Options(neural.Neural):
 
 def problem(o: Options) -> neural.Problem:
     grid = sm.Grid(2048, 1, Lx=2.0, Ly=1.0, x0=-1.0, y0=0.0, dealias=3 / 2)
-    eq, end, x = sm.Burgers(grid=grid, nu=o.nu), o.end or (1.0 if o.preset == "quick" else 4.0), grid.x
+    eq, end, x = sm.equation.Burgers(grid=grid, nu=o.nu), o.end or (1.0 if o.preset == "quick" else 4.0), grid.x
     start = ((1 - x**2) * torch.exp(-30 * (x + 0.5) ** 2))[None]
     truth = neural.reference(eq, start, [end * i / 20 for i in range(21)], 5e-4)
     return neural.Problem(eq, start, end, truth, sm.etdrk4, 1e-3, name="u")

@@ -77,7 +77,7 @@ def problem(o: Options) -> neural.Problem:
     steady = o.flow == "taylor_green"
     n = 64 if steady else 192
     grid = sm.Grid(n, n, Lx=2.0, Ly=2.0, x0=-1.0, y0=-1.0, dealias=3 / 2)
-    eq = sm.Vorticity(grid=grid, nu=o.nu)
+    eq = sm.equation.Vorticity(grid=grid, nu=o.nu)
     if steady:
         start = -2 * torch.sin(math.pi * grid.x) * torch.sin(math.pi * grid.y)[None]
         truth = lambda t: start * math.exp(-2 * o.nu * math.pi**2 * t)  # noqa: E731

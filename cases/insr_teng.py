@@ -56,8 +56,8 @@ class Options(neural.Neural):
 def equation(o: Options, grid: sm.Grid) -> sm.Equation:
     """Of the names."""
     if o.problem == "allen_cahn":
-        return sm.AllenCahn(grid=grid, kappa=o.D)
-    still = sm.Advection(grid=grid, U=0.0, kappa=o.D)
+        return sm.equation.AllenCahn(grid=grid, kappa=o.D)
+    still = sm.equation.Advection(grid=grid, U=0.0, kappa=o.D)
     c = Field("c")
     return still + Term("c", "steepening", -0.5 * dx(c**2) - 0.5 * dy(c**2)) if o.problem == "burgers" else still
 

@@ -65,7 +65,7 @@ def eddies(eq: sm.Equation, waves: float, seed: int) -> Tensor:
 
 def problem(o: Options) -> neural.Problem:
     grid = sm.Grid(NX, NX, Lx=2 * torch.pi, Ly=2 * torch.pi, x0=0.0, y0=0.0, dealias=3 / 2)
-    eq, end = sm.Vorticity(grid=grid, nu=o.nu), o.end or (0.5 if o.preset == "quick" else 2.0)
+    eq, end = sm.equation.Vorticity(grid=grid, nu=o.nu), o.end or (0.5 if o.preset == "quick" else 2.0)
     start = eddies(eq, o.waves, o.seed)
     truth = neural.reference(eq, start, [end * i / 20 for i in range(21)], 0.005, sm.rk4)
     return neural.Problem(eq, start, end, truth, sm.rk4, 0.005, energy=energy, name="vorticity", units="s-1",

@@ -56,7 +56,7 @@ class Options(Common):
 class System(NamedTuple):
     """A model, how often it is observed and how well."""
 
-    eq: sm.Lorenz96 | sm.Lorenz63
+    eq: sm.equation.Lorenz96 | sm.equation.Lorenz63
     dt: float
     steps: int
     variance: float
@@ -75,11 +75,11 @@ class System(NamedTuple):
 
 
 SYSTEMS = {
-    "Lorenz 96": System(sm.Lorenz96(), 0.05, 1, 1.0),
-    "Lorenz 96 each 0.2": System(sm.Lorenz96(), 0.05, 4, 1.0),
-    "Lorenz 96 of 10, half observed, R 1.5": System(sm.Lorenz96(n=10), 0.05, 1, 1.5, 2),
-    "Lorenz 96 of 10, half observed, R 2.25": System(sm.Lorenz96(n=10), 0.05, 1, 2.25, 2),
-    "Lorenz 63": System(sm.Lorenz63(), 0.01, 25, 2.0),
+    "Lorenz 96": System(sm.equation.Lorenz96(), 0.05, 1, 1.0),
+    "Lorenz 96 each 0.2": System(sm.equation.Lorenz96(), 0.05, 4, 1.0),
+    "Lorenz 96 of 10, half observed, R 1.5": System(sm.equation.Lorenz96(n=10), 0.05, 1, 1.5, 2),
+    "Lorenz 96 of 10, half observed, R 2.25": System(sm.equation.Lorenz96(n=10), 0.05, 1, 2.25, 2),
+    "Lorenz 63": System(sm.equation.Lorenz63(), 0.01, 25, 2.0),
 }
 
 

@@ -85,12 +85,12 @@ class Options(Common):
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
-def truth(o: Options, nx: int, samples: int) -> tuple[sm.KuramotoSivashinsky, Tensor, Tensor]:
+def truth(o: Options, nx: int, samples: int) -> tuple[sm.equation.KuramotoSivashinsky, Tensor, Tensor]:
     """Three states of many runs, ``(3, samples, 1, *modes)``: the first, one a step of the models later, one at the end
     of the interval. And states of one run, intervals apart, ``(2 samples, 1, *modes)``. Runs start from random fields
     and are spun up on 128 points (100 time units), then on ``nx`` (1 unit)."""
     grids = [sm.Grid(n, 1, 100.0, 1.0, 3 / 2, 0.0, 0.0, device=device(o.device)) for n in (128, nx)]
-    coarse, eq = (sm.KuramotoSivashinsky(grid=g) for g in grids)
+    coarse, eq = (sm.equation.KuramotoSivashinsky(grid=g) for g in grids)
     u = torch.randn(samples, 1, 1, 128, generator=torch.Generator().manual_seed(o.seed), dtype=torch.float64)
     z = coarse.init(u - u.mean(-1, keepdim=True))
     z = pad(medida.advanced(sm.etdrk4(coarse, 0.1), z, 1000), (0, 0, 0, eq.grid.modes[0] - z.shape[-2]))
@@ -118,11 +118,11 @@ def low_passed(z: Tensor, variance: float, steps: int) -> Pair:
     return Pair(before, after, steps)
 
 
-def equation(case: str, z: Tensor) -> sm.KuramotoSivashinsky:
+def equation(case: str, z: Tensor) -> sm.equation.KuramotoSivashinsky:
     """A model, with the wavenumbers of z only."""
     grid = sm.Grid(3 * z.shape[-2] - 2, 1, 100.0, 1.0, 2 / 3, 0.0, 0.0, device=str(z.device))
     a, b, c, d, cubic = MODELS.get(case, (1.0, 1.0, 1.0, 0.0, 0.0))
-    model = sm.KuramotoSivashinsky(grid=grid, a=a, b=b, c=c, d=d)
+    model = sm.equation.KuramotoSivashinsky(grid=grid, a=a, b=b, c=c, d=d)
     return model + Term("u", "cubic", f"{-1.5 * cubic}*u**2*dx(u)") if cubic else model  # type: ignore[arg-type]
 
 
@@ -175,7 +175,9 @@ def assimilated(step: sm.Step, seen: Pair, variance: float, members: int, seed: 
     return tuple(map(torch.stack, zip(*found, strict=True)))
 
 
-def regression(model: sm.KuramotoSivashinsky, pairs: tuple[Tensor, ...], T: float, added: np.ndarray) -> Moments:
+def regression(
+    model: sm.equation.KuramotoSivashinsky, pairs: tuple[Tensor, ...], T: float, added: np.ndarray
+) -> Moments:
     r"""Of innovations of a model to which the terms ``added`` belong already. Columns run through the linear part L of
     the model, :math:`\int_0^T e^{L (T - s)} \phi(s) ds / T`, with :math:`\phi` linear in time between both states."""
     before, after, innovation, root = pairs

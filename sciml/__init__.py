@@ -1,6 +1,6 @@
 """Scientific machine learning for PDEs and geoscience on shared xarray grids."""
 
-from sciml import plot, score, spectra
+from sciml import equation, plot, score, spectra
 from sciml.assim.base import Covariance, Space
 from sciml.assim.cycle import cycle
 from sciml.assim.ensemble import EnKF
@@ -11,18 +11,10 @@ from sciml.assim.variational import FourDVar
 from sciml.data import from_dataset, open_run, to_dataset
 from sciml.discover.library import Library, terms
 from sciml.discover.medida import medida, pairs
-from sciml.equation.advection import Advection
-from sciml.equation.allen_cahn import AllenCahn
 from sciml.equation.base import Equation, Term
-from sciml.equation.burgers import Burgers
-from sciml.equation.kdv import KortewegDeVries
-from sciml.equation.kuramoto import KuramotoSivashinsky
 from sciml.equation.layered import LayeredQG, TwoLayerQG
-from sciml.equation.lorenz import Lorenz63, Lorenz96
 from sciml.equation.presets import preset
-from sciml.equation.sqg import SurfaceQG
 from sciml.equation.stability import stability
-from sciml.equation.vorticity import Vorticity
 from sciml.grid import Grid
 from sciml.initial import random_pv
 from sciml.insr.build import insr
@@ -41,10 +33,7 @@ __all__ = [
     "LETKF",
     "PROSE",
     "STEPPERS",
-    "Advection",
-    "AllenCahn",
     "BlowUp",
-    "Burgers",
     "Channel",
     "Covariance",
     "EnKF",
@@ -53,27 +42,22 @@ __all__ = [
     "FuXiDA",
     "Grid",
     "Instrument",
-    "KortewegDeVries",
-    "KuramotoSivashinsky",
     "LayeredQG",
     "Library",
-    "Lorenz63",
-    "Lorenz96",
     "MgNO",
     "Operator",
     "OptimalInterpolation",
     "Space",
     "State",
     "Step",
-    "SurfaceQG",
     "Surrogate",
     "Term",
     "ThreeDVar",
     "TwoLayerQG",
-    "Vorticity",
     "ab3",
     "cycle",
     "emulator",
+    "equation",
     "etdrk4",
     "from_dataset",
     "insr",

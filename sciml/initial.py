@@ -97,7 +97,7 @@ def taylor_green(grid: Grid, waves: int = 1) -> Tensor:
     Examples
     --------
     >>> grid = sm.Grid(32, 32, Lx=2 * torch.pi, Ly=2 * torch.pi)
-    >>> step = sm.rk4(sm.Vorticity(grid=grid, nu=0.1), 0.01)
+    >>> step = sm.rk4(sm.equation.Vorticity(grid=grid, nu=0.1), 0.01)
     >>> from sciml.initial import taylor_green
     >>> start = taylor_green(grid)
     >>> end = sm.rollout(step, 100, every=100)(start).fields[-1]  # exp(-2 nu t) of it

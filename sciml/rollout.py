@@ -82,7 +82,7 @@ def rollout(
 
     Examples
     --------
-    >>> step = sm.rk4(sm.Lorenz63(), 0.01)
+    >>> step = sm.rk4(sm.equation.Lorenz63(), 0.01)
     >>> run = sm.rollout(step, 100, every=20)(torch.ones(3, dtype=torch.float64))
     >>> run.fields.shape  # the start and every twentieth state
     torch.Size([6, 3])

@@ -48,7 +48,7 @@ class Step:
 
     Examples
     --------
-    >>> eq = sm.Lorenz63()
+    >>> eq = sm.equation.Lorenz63()
     >>> step = sm.STEPPERS["rk4"](eq, 0.01)
     >>> state = step(step.init(torch.tensor([1.0, 1.0, 25.0])))
     >>> step.read(state).shape, round(state.time, 2)
@@ -141,7 +141,7 @@ def rk4(equation: Equation, dt: float) -> Step:
 
     Examples
     --------
-    >>> step = sm.rk4(sm.Advection(grid=sm.Grid(64, 1, Lx=1.0, Ly=1.0)), 0.005)
+    >>> step = sm.rk4(sm.equation.Advection(grid=sm.Grid(64, 1, Lx=1.0, Ly=1.0)), 0.005)
     >>> u = torch.sin(2 * torch.pi * step.equation.grid.axes()[0]).reshape(1, 1, 64)
     >>> once_around = sm.rollout(step, 200, every=200)(u).fields[-1]
     >>> bool((once_around - u).abs().max() < 1e-5)
@@ -168,7 +168,7 @@ def etdrk4(equation: Equation, dt: float) -> Step:
 
     Examples
     --------
-    >>> eq = sm.Advection(grid=sm.Grid(64, 1, Lx=2 * torch.pi, Ly=1.0), U=0.0, kappa=1.0)
+    >>> eq = sm.equation.Advection(grid=sm.Grid(64, 1, Lx=2 * torch.pi, Ly=1.0), U=0.0, kappa=1.0)
     >>> u = torch.sin(eq.grid.axes()[0]).reshape(1, 1, 64)
     >>> step = sm.etdrk4(eq, 1.0)  # linear terms are exact at any step
     >>> bool((step.read(step(step.init(u))) - math.exp(-1) * u).abs().max() < 1e-12)

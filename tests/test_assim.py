@@ -239,7 +239,7 @@ def test_adaptive_inflation_finds_a_spread_that_is_too_small(factor):
     """Forecast errors have ``factor`` times the ensemble's variance: from 1, inflation's mean over the second hundred
     cycles of 40 observations is the factor to 0.06. The model stands still."""
     generator = torch.Generator().manual_seed(0)
-    line, eq = Grid(40, 1, Lx=40.0, Ly=1.0, dealias=1.0, x0=0.0, y0=0.0), sm.Lorenz96()
+    line, eq = Grid(40, 1, Lx=40.0, Ly=1.0, dealias=1.0, x0=0.0, y0=0.0), sm.equation.Lorenz96()
     space = Space(line, lambda z: z[..., 0, 0].real[..., None, None, :], lambda f: eq.init(f[..., 0, 0, :]))
     operator = Operator(line, space.read, (Channel("x", level(1), 1.0),))
     local, step, memory, values = LETKF(space, 2.0, adaptive=0.05), sm.rk4(eq, 1e-9), None, []
@@ -330,7 +330,7 @@ def test_tuning_finds_the_best_and_survives_divergence():
 
 def test_lorenz96_reference_values():
     """DAPPER's table (Sakov & Oke 2008): 0.18 for the square root filter, 0.22 for the LETKF with 7 members."""
-    eq = sm.Lorenz96()
+    eq = sm.equation.Lorenz96()
     step = sm.rk4(eq, 0.05)
     line = Grid(40, 1, Lx=40.0, Ly=1.0, dealias=1.0, x0=0.0, y0=0.0)
     space = Space(line, lambda z: z[..., 0, 0].real[..., None, None, :], lambda f: eq.init(f[..., 0, 0, :]))

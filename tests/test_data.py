@@ -101,7 +101,7 @@ def test_dataset_speaks_cf(tmp_path):
 
 
 def test_dataset_of_other_equations():
-    eq = sm.Vorticity(grid=sm.Grid(8, 6), nu=0.1)
+    eq = sm.equation.Vorticity(grid=sm.Grid(8, 6), nu=0.1)
     run = sm.rollout(sm.rk4(eq, 0.01), 2)(torch.rand(3, 1, 6, 8, dtype=torch.float64))
     ds = sm.to_dataset(run, eq)
     assert ds["omega"].dims == ("member", "time", "y", "x")
@@ -138,7 +138,7 @@ def test_from_dataset_refuses(change, message):
 
 
 def test_to_dataset_refuses_other_shapes():
-    eq = sm.Lorenz63()
+    eq = sm.equation.Lorenz63()
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
         sm.to_dataset(sm.rollout(sm.rk4(eq, 0.01), 1)(torch.ones(3)), eq)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 import xarray as xr
 
-from sciml import LayeredQG, SurfaceQG, TwoLayerQG, ab3, rollout
+from sciml import LayeredQG, TwoLayerQG, ab3, rollout
+from sciml.equation import SurfaceQG
 from sciml.equation.base import apply
 from sciml.grid import Grid
 from sciml.initial import vortex_pair

@@ -36,7 +36,7 @@ def sinusoid(seed=0, width=8, depth=2):
 @cache
 def burgers():
     """A smooth start of Burgers' equation, fitted once."""
-    eq = sm.Burgers(grid=LINE, nu=0.05)
+    eq = sm.equation.Burgers(grid=LINE, nu=0.05)
     step = sm.insr(eq, sinusoid(width=10), 0.1, samples=300, iterations=400)
     return eq, step, step.init((1 + torch.sin(LINE.x) / 2)[None])
 
@@ -71,7 +71,7 @@ def test_order_of_fitted_steps(name):
 
 
 def test_semi_lagrangian_steps_are_exact_in_a_uniform_flow():
-    eq = sm.Advection(grid=LINE, U=0.7)
+    eq = sm.equation.Advection(grid=LINE, U=0.7)
     method = refit(semi_lagrangian(lambda before, x: torch.tensor([0.7, 0.0], dtype=torch.float64).expand_as(x)), 40)
     step = sm.insr(eq, sinusoid(), 2.0, method, samples=300)
     state = step.init(torch.exp(torch.sin(LINE.x))[None])
@@ -104,7 +104,7 @@ def test_steps_that_never_help_end():
 
 # -- exact solutions -------------------------------------------------------------------------------------------------
 def test_advection():
-    eq = sm.Advection(grid=LINE, U=0.5)
+    eq = sm.equation.Advection(grid=LINE, U=0.5)
     step = sm.insr(eq, sinusoid(), 1.0, sm.tangent(tolerance=1e-7), samples=300)
     run = sm.rollout(step, 4)((torch.exp(torch.sin(LINE.x)))[None])
     assert relative(run.fields[-1][0, 0], torch.exp(torch.sin(LINE.x - 2.0))[0]) < 1e-4
@@ -116,7 +116,7 @@ def test_heat_with_walls():
     grid = sm.Grid(32, 1, Lx=1.0, Ly=1.0, x0=0.0, y0=0.0)
     net = Siren(grid, 1, (8, 8), omega=1.0, encoding=Coordinates)
     net.constraint = dirichlet(grid)
-    step = sm.insr(sm.Advection(grid=grid, U=0.0, kappa=0.1), net, 0.5, samples=300)
+    step = sm.insr(sm.equation.Advection(grid=grid, U=0.0, kappa=0.1), net, 0.5, samples=300)
     state = step(step.init(lambda x: torch.sin(math.pi * x[None, :, 0])))
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.3, 0.0]], dtype=torch.float64)
     ends = step.sample(state, x)[0]
@@ -125,7 +125,7 @@ def test_heat_with_walls():
 
 
 def vortices(nu=0.0, form=momentum, **options):
-    eq = sm.Vorticity(grid=BOX, nu=nu)
+    eq = sm.equation.Vorticity(grid=BOX, nu=nu)
     step = sm.insr(eq, Siren(BOX, 1, (10, 10), omega=1.0), 0.5, form=form, samples=500, iterations=200, **options)
     return step, step.init(-taylor_green(BOX))
 
@@ -159,7 +159,7 @@ def test_energy_is_conserved_where_asked():
     start = -taylor_green(BOX) / 4 + torch.cos(math.pi * (BOX.x + 2 * BOX.y)) / 4
     for conserve in ((), (density,)):
         method = sm.tangent(TABLEAUS["rk4"], epsilon=1e-2, conserve=conserve)
-        eq = sm.Vorticity(grid=BOX)
+        eq = sm.equation.Vorticity(grid=BOX)
         step = sm.insr(eq, Siren(BOX, 1, (10, 10), omega=1.0), 0.05, method, form=strong, samples=500, iterations=60)
         state = step.init(start)
         end = step(step(step(step(state))))
@@ -181,7 +181,7 @@ def test_layers_turn_as_the_spectral_model_says():
 def test_a_plane_rossby_wave():
     """cos(k x + l y - w t), w = -beta k / (k^2 + l^2), exact for the nonlinear equation; the network can hold it."""
     beta, k, l = 5.0, math.pi, 2 * math.pi
-    eq, waves = sm.Vorticity(grid=BOX, beta=beta), strongest_waves(BOX, BOX.invK2, 20)[0]
+    eq, waves = sm.equation.Vorticity(grid=BOX, beta=beta), strongest_waves(BOX, BOX.invK2, 20)[0]
     method = sm.tangent(epsilon=1e-12, tolerance=1e-8)
     step = sm.insr(eq, FourierFeatures(BOX, 1, waves), 0.5, method, form=momentum, samples=900)
 
@@ -275,11 +275,11 @@ def test_fixed_fields_are_read_at_any_place():
 
 LAYERS = sm.TwoLayerQG.preset("eddy", nx=16, filterfac=0.0)
 EQUATIONS = [
-    sm.Burgers(grid=LINE, nu=0.1),
-    sm.KuramotoSivashinsky(grid=LINE),
-    sm.AllenCahn(grid=LINE),
-    sm.KortewegDeVries(grid=LINE),
-    sm.Vorticity(grid=BOX, nu=0.1, beta=1.0, drag=0.1),
+    sm.equation.Burgers(grid=LINE, nu=0.1),
+    sm.equation.KuramotoSivashinsky(grid=LINE),
+    sm.equation.AllenCahn(grid=LINE),
+    sm.equation.KortewegDeVries(grid=LINE),
+    sm.equation.Vorticity(grid=BOX, nu=0.1, beta=1.0, drag=0.1),
     replace(LAYERS, grid=replace(LAYERS.grid, dealias=2 / 3)),
 ]
 
@@ -339,7 +339,7 @@ def test_nonlinear_least_squares_of_rosenbrock():
 
 # -- refusals --------------------------------------------------------------------------------------------------------
 def test_impossible_settings_are_refused():
-    eq = sm.Burgers(grid=LINE, nu=0.05)
+    eq = sm.equation.Burgers(grid=LINE, nu=0.05)
     net = sinusoid()
     cases = {
         "2 outputs": lambda: sm.insr(eq, Siren(LINE, 2, (8,)), 0.1),
@@ -349,8 +349,8 @@ def test_impossible_settings_are_refused():
         "epsilon must": lambda: sm.insr(eq, net, 0.1, sm.tangent(epsilon=-1.0)),
         "leave out": lambda: sm.insr(sm.TwoLayerQG.preset("eddy", nx=16, filterfac=23.6), Siren(BOX, 2, (8,)), 0.1),
         "not of Burgers": lambda: momentum(eq),
-        "tendencies given": lambda: momentum(sm.Vorticity(grid=BOX).with_tendency(lambda e, z, t: z)),
-        "terms of vorticity": lambda: momentum(sm.Vorticity(grid=BOX, force=torch.zeros(32, 32))),
+        "tendencies given": lambda: momentum(sm.equation.Vorticity(grid=BOX).with_tendency(lambda e, z, t: z)),
+        "terms of vorticity": lambda: momentum(sm.equation.Vorticity(grid=BOX, force=torch.zeros(32, 32))),
         "not finite everywhere": lambda: sm.insr(eq, net, 0.1).init(torch.full((1, 1, 64), math.nan)),
         "must give": lambda: sm.insr(eq, net, 0.1).init(lambda x: x),
     }
@@ -373,7 +373,7 @@ def test_a_step_that_is_too_long_says_so():
 def test_adam_makes_residuals_smaller():
     """The published recipe for a step of a few iterations, here with a large rate."""
     grid = sm.Grid(64, 1, Lx=4.0, Ly=1.0, x0=-2.0, y0=0.0)
-    eq, net = sm.Advection(grid=grid, U=0.25), Siren(grid, 1, (8, 8), omega=3.0, encoding=Coordinates)
+    eq, net = sm.equation.Advection(grid=grid, U=0.25), Siren(grid, 1, (8, 8), omega=3.0, encoding=Coordinates)
     errors = []
     for iterations in (1, 100):
         step = sm.insr(eq, net, 0.05, adam(SCHEMES["implicit_midpoint"], 1e-3, iterations), samples=200, iterations=100)

@@ -44,7 +44,7 @@ def test_order_of_splitting(split, order):
 
 def test_parts_that_commute_are_split_exactly():
     """Advection by characteristics, fitted anew, and diffusion along the tangent space, in one long step."""
-    eq = sm.Advection(grid=LINE, U=0.7, kappa=0.05)
+    eq = sm.equation.Advection(grid=LINE, U=0.7, kappa=0.05)
     flow = refit(semi_lagrangian(lambda before, x: torch.tensor([0.7, 0.0], dtype=torch.float64).expand_as(x)), 40)
     method = lie((strong(eq, ["advection"]), flow), (strong(eq, ["diffusion"]), OWN))
     step = sm.insr(eq, sinusoid(), 2.0, method, samples=300)
@@ -55,7 +55,7 @@ def test_parts_that_commute_are_split_exactly():
 
 def test_parts_of_other_equations_are_refused():
     eq, step, state = burgers()
-    other = strong(sm.Vorticity(grid=BOX))
+    other = strong(sm.equation.Vorticity(grid=BOX))
     with pytest.raises(ValueError, match="not what the equation steps"):
         sm.insr(eq, step.net, 0.1, strang((other, OWN)), samples=300)(state)
 
@@ -117,7 +117,7 @@ def burgers_start():
 def test_forms_that_project_have_no_estimate():
     step, state = vortices()
     assert math.isnan(float(step(state).memory[1][3]))
-    assert not momentum(sm.Vorticity(grid=BOX)).measures
+    assert not momentum(sm.equation.Vorticity(grid=BOX)).measures
 
 
 # -- nodes by residual -----------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def test_residuals_at_places_are_those_of_least_squares():
 def test_nodes_by_residual_see_a_thin_pulse():
     """Thinner than the spacing of 220 even nodes: what is left by the slope of few nodes, looked at on many."""
     grid = sm.Grid(512, 1, Lx=4.0, Ly=1.0, x0=-2.0, y0=0.0, dealias=3 / 2)
-    eq, net = sm.Burgers(grid=grid, nu=2e-3), Siren(grid, 1, (8, 8), omega=4.0)
+    eq, net = sm.equation.Burgers(grid=grid, nu=2e-3), Siren(grid, 1, (8, 8), omega=4.0)
     step = sm.insr(eq, net, 0.05, samples=1000, iterations=100)
     state = step.init(torch.exp(-((grid.x / 0.015) ** 2) / 2)[None])
     many, weight = Box(grid).nodes(3000, torch.Generator())
@@ -171,7 +171,7 @@ def test_nodes_by_residual_see_a_thin_pulse():
 def test_a_soliton():
     """Of Korteweg and de Vries, 2 p^2 sech^2(p (x - 4 p^2 t)); the mean stays."""
     grid = sm.Grid(128, 1, Lx=20.0, Ly=1.0, x0=-10.0, y0=0.0, dealias=3 / 2)
-    eq, net = sm.KortewegDeVries(grid=grid), Siren(grid, 1, (10, 10), omega=2.0)
+    eq, net = sm.equation.KortewegDeVries(grid=grid), Siren(grid, 1, (10, 10), omega=2.0)
 
     def soliton(t):
         return (2 / torch.cosh(grid.x - 4 * t) ** 2)[None]
@@ -189,7 +189,7 @@ def test_a_soliton():
 def test_a_field_of_kuramoto_and_sivashinsky():
     """Against the spectral solver, while waves grow and steepen."""
     grid = sm.Grid(64, 1, Lx=22.0, Ly=1.0, x0=0.0, y0=0.0, dealias=3 / 2)
-    eq, net = sm.KuramotoSivashinsky(grid=grid), Siren(grid, 1, (10, 10), omega=1.5)
+    eq, net = sm.equation.KuramotoSivashinsky(grid=grid), Siren(grid, 1, (10, 10), omega=1.5)
     start = (torch.cos(2 * math.pi * grid.x / 11) + torch.sin(2 * math.pi * grid.x / 22) / 2)[None]
     truth = sm.rollout(sm.etdrk4(eq, 0.01), 200, every=200)(start).fields[-1]
     step = sm.insr(eq, net, 0.5, sm.tangent(epsilon=1e-9, tolerance=1e-5), samples=300, iterations=150)

@@ -100,7 +100,7 @@ def test_vortices_of_two_scales_have_no_mean():
     grid = sm.Grid(96, 96, Lx=2.0, Ly=2.0, x0=-1.0, y0=-1.0)
     omega = case.vortices(grid)
     assert float(omega.mean().abs()) < 1e-12
-    eq = sm.Vorticity(grid=grid)
+    eq = sm.equation.Vorticity(grid=grid)
     u, v = case.velocity(eq, -taylor_green(grid))
     assert relative(u, torch.cos(math.pi * grid.x) * torch.sin(math.pi * grid.y)) < 1e-12
     assert relative(v, -torch.sin(math.pi * grid.x) * torch.cos(math.pi * grid.y)) < 1e-12
@@ -110,7 +110,7 @@ def test_vortices_of_two_scales_have_no_mean():
 def test_random_eddies_have_unit_velocity():
     case = import_module("insr_turbulence")
     grid = sm.Grid(48, 48, Lx=2 * math.pi, Ly=2 * math.pi, x0=0.0, y0=0.0)
-    eq = sm.Vorticity(grid=grid)
+    eq = sm.equation.Vorticity(grid=grid)
     u, v = case.velocity(eq, case.eddies(eq, 2.0, seed=1))
     assert float((u**2 + v**2).mean()) == pytest.approx(1.0)
 
@@ -122,7 +122,7 @@ def test_problems_in_two_dimensions():
     start = case.wave(grid)
     assert int((torch.fft.fft2(start).abs() / 64**2 > 1e-6).sum()) == 42
     eq = case.equation(replace(case.Options(), problem="burgers"), grid)
-    line = sm.Burgers(grid=sm.Grid(64, 1, Lx=2 * math.pi, Ly=1.0, x0=0.0, y0=0.0, dealias=3 / 2), nu=0.1)
+    line = sm.equation.Burgers(grid=sm.Grid(64, 1, Lx=2 * math.pi, Ly=1.0, x0=0.0, y0=0.0, dealias=3 / 2), nu=0.1)
     found = eq.read(eq.tendency(eq.init(torch.sin(sum(grid.axes()))[None])))
     one = line.read(line.tendency(line.init(torch.sin(line.grid.x)[None])))
     assert relative(found[0, 0], 2 * one[0, 0]) < 1e-10

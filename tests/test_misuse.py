@@ -59,7 +59,7 @@ MISTAKES: dict[str, tuple[Callable, str]] = {
     "dataset as a start": (lambda: sm.rollout(STEP, 2)(dataset()), "sm.from_dataset"),
     "negative steps": (lambda: sm.rollout(STEP, -1), "not negative"),
     "part of a step": (lambda: sm.rollout(STEP, 10.5), "whole and not"),
-    "random PV of another equation": (lambda: random_pv(sm.Lorenz63(), seed=0), "random_field"),
+    "random PV of another equation": (lambda: random_pv(sm.equation.Lorenz63(), seed=0), "random_field"),
     "eddies below the grid": (lambda: random_pv(EQ, seed=0, scale=1.0), "at least two points"),
     "speed not a number": (lambda: random_pv(EQ, seed=0, speed=float("nan")), "not negative"),
     # spectra

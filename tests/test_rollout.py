@@ -91,7 +91,7 @@ def test_save_chooses_what_is_kept():
 
 
 def test_ordinary_equations():
-    run = sm.rollout(sm.rk4(sm.Lorenz96(n=5), 0.01), 10, 5)(torch.rand(3, 5, dtype=F64))
+    run = sm.rollout(sm.rk4(sm.equation.Lorenz96(n=5), 0.01), 10, 5)(torch.rand(3, 5, dtype=F64))
     assert run.fields.shape == (3, 3, 5)
 
 
@@ -158,7 +158,7 @@ def test_infinite_start_is_a_blow_up():
 
 
 def test_one_member_that_blows_up_is_enough():
-    eq = sm.Lorenz63()
+    eq = sm.equation.Lorenz63()
     start = torch.tensor([[1.0, 1.0, 1.0], [1e150, 1e150, 1e150]], dtype=F64)
     with pytest.raises(sm.BlowUp):
         sm.rollout(sm.rk4(eq, 0.01), 20)(start)
@@ -237,5 +237,5 @@ def test_published_set_ups_are_accepted(config, name):
 
 
 def test_equations_without_advection_are_accepted():
-    step = sm.rk4(sm.Lorenz63(), 0.01)
+    step = sm.rk4(sm.equation.Lorenz63(), 0.01)
     check_stability(step, step.init(torch.ones(3, dtype=F64)))

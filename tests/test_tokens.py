@@ -7,7 +7,8 @@ import pytest
 import sympy as sp
 
 import sciml
-from sciml import Grid, KortewegDeVries, KuramotoSivashinsky, Lorenz63, Lorenz96, Term
+from sciml import Grid, Term
+from sciml.equation import KortewegDeVries, KuramotoSivashinsky, Lorenz63, Lorenz96
 from sciml.equation.expression import Apply, Coord, Field, Number, Param, canonical, parse, to_sympy
 from sciml.equation.tokens import (
     OPERATORS,
@@ -169,7 +170,11 @@ def test_sympy_round_trip_of_all_families():
 # -- equations of the package ----------------------------------------------------------------------------------------
 def test_equations_emit_tokens():
     line, box = Grid(16, 1), Grid(8, Lx=1e6)
-    flows = [sciml.preset("eddy", nx=8), sciml.Vorticity(grid=box, beta=1e-11), sciml.AllenCahn(grid=box)]
+    flows = [
+        sciml.preset("eddy", nx=8),
+        sciml.equation.Vorticity(grid=box, beta=1e-11),
+        sciml.equation.AllenCahn(grid=box),
+    ]
     for equation in (Lorenz63(), Lorenz96(n=5), KortewegDeVries(grid=line), KuramotoSivashinsky(grid=line), *flows):
         tokens = write(right_sides(equation))
         assert tokens.count("|") == len(equation.prognostic) - 1

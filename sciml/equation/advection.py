@@ -16,7 +16,7 @@ class Advection(Equation):
 
     Examples
     --------
-    >>> eq = sm.Advection(grid=sm.Grid(32, 32, Lx=1.0, Ly=1.0), kappa=0.01)
+    >>> eq = sm.equation.Advection(grid=sm.Grid(32, 32, Lx=1.0, Ly=1.0), kappa=0.01)
     >>> flat = torch.ones(1, 32, 32, dtype=torch.float64)
     >>> bool(eq.tendency(eq.init(flat)).abs().max() < 1e-12)
     True

@@ -18,7 +18,7 @@ class AllenCahn(Equation):
 
     Examples
     --------
-    >>> eq = sm.AllenCahn(grid=sm.Grid(128, 1, Lx=2 * math.pi, Ly=1.0), kappa=5e-3)
+    >>> eq = sm.equation.AllenCahn(grid=sm.Grid(128, 1, Lx=2 * math.pi, Ly=1.0), kappa=5e-3)
     >>> end = sm.rollout(sm.etdrk4(eq, 0.05), 100, every=100)(0.1 * torch.sin(eq.grid.x)[None, None]).fields[-1]
     >>> bool(end.abs().max() > 0.9)  # phases near -1 and 1
     True

@@ -18,7 +18,7 @@ class Burgers(Equation):
 
     Examples
     --------
-    >>> eq = sm.Burgers(grid=sm.Grid(64, 1, Lx=2.0, Ly=1.0), nu=0.05)
+    >>> eq = sm.equation.Burgers(grid=sm.Grid(64, 1, Lx=2.0, Ly=1.0), nu=0.05)
     >>> u = -torch.sin(torch.pi * eq.grid.axes()[0]).reshape(1, 1, 64)
     >>> end = sm.rollout(sm.etdrk4(eq, 0.01), 50, every=50)(u).fields[-1]
     >>> bool(end.square().mean() < u.square().mean()), bool(end.mean().abs() < 1e-12)  # loses energy, keeps momentum

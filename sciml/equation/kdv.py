@@ -19,7 +19,7 @@ class KortewegDeVries(Equation):
 
     Examples
     --------
-    >>> eq = sm.KortewegDeVries(grid=sm.Grid(128, 1, Lx=20.0, Ly=1.0, x0=-10.0))
+    >>> eq = sm.equation.KortewegDeVries(grid=sm.Grid(128, 1, Lx=20.0, Ly=1.0, x0=-10.0))
     >>> soliton = lambda x: 2 / torch.cosh(x) ** 2
     >>> end = sm.rollout(sm.etdrk4(eq, 0.005), 200, every=200)(soliton(eq.grid.x)[None, None]).fields[-1]
     >>> bool((end - soliton(eq.grid.x - 4.0)).abs().max() < 1e-3)  # it moves at the speed 4

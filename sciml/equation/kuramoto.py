@@ -19,7 +19,7 @@ class KuramotoSivashinsky(Equation):
 
     Examples
     --------
-    >>> eq = sm.KuramotoSivashinsky(grid=sm.Grid(64, 1, Lx=22.0, Ly=1.0))
+    >>> eq = sm.equation.KuramotoSivashinsky(grid=sm.Grid(64, 1, Lx=22.0, Ly=1.0))
     >>> start = 0.01 * torch.cos(2 * math.pi * eq.grid.x / 11)[None, None]
     >>> end = sm.rollout(sm.etdrk4(eq, 0.1), 500, every=500)(start).fields[-1]
     >>> bool(1 < end.abs().max() < 10)  # long waves grow until the nonlinear term stops them

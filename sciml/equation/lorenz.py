@@ -43,7 +43,7 @@ class Lorenz63(Ordinary):
 
     Examples
     --------
-    >>> step = sm.rk4(sm.Lorenz63(), 0.01)
+    >>> step = sm.rk4(sm.equation.Lorenz63(), 0.01)
     >>> side = math.sqrt(8 / 3 * 27)
     >>> fixed = torch.tensor([side, side, 27.0], dtype=torch.float64)  # the middle of a wing
     >>> bool((step.read(step(step.init(fixed))) - fixed).abs().max() < 1e-12)
@@ -85,7 +85,7 @@ class Lorenz96(Ordinary):
     Examples
     --------
     >>> still = torch.full((40,), 8.0, dtype=torch.float64)  # x = F does not move
-    >>> step = sm.rk4(sm.Lorenz96(), 0.05)
+    >>> step = sm.rk4(sm.equation.Lorenz96(), 0.05)
     >>> bool((step.read(step(step.init(still))) - still).abs().max() < 1e-12)
     True
     """

@@ -17,7 +17,7 @@ class SurfaceQG(Equation):
 
     Examples
     --------
-    >>> eq = sm.SurfaceQG(grid=sm.Grid(16, 16, Lx=1.0, Ly=1.0))
+    >>> eq = sm.equation.SurfaceQG(grid=sm.Grid(16, 16, Lx=1.0, Ly=1.0))
     >>> eq.prognostic, tuple(eq.diagnostic)
     (('b',), ('psi',))
     """

@@ -24,7 +24,7 @@ class Vorticity(Equation):
     Examples
     --------
     >>> grid = sm.Grid(32, 32, Lx=2 * torch.pi, Ly=2 * torch.pi)
-    >>> eq = sm.Vorticity(grid=grid)
+    >>> eq = sm.equation.Vorticity(grid=grid)
     >>> from sciml.initial import taylor_green
     >>> wave = eq.init(taylor_green(grid))  # steady without viscosity
     >>> bool(eq.tendency(wave).abs().max() < 1e-12)

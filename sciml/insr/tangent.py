@@ -45,7 +45,7 @@ def tangent(
     Examples
     --------
     >>> from sciml.field import Siren
-    >>> eq = sm.Advection(grid=sm.Grid(64, 1, Lx=2.0, Ly=1.0), U=1.0)
+    >>> eq = sm.equation.Advection(grid=sm.Grid(64, 1, Lx=2.0, Ly=1.0), U=1.0)
     >>> net = Siren(eq.grid, 1, (6, 6), omega=1.0, seed=0)
     >>> step = sm.insr(eq, net, dt=0.1, method=sm.tangent(tolerance=1e-4), samples=200, iterations=50)
     >>> sm.rollout(step, 1)(torch.sin(math.pi * eq.grid.x)[None]).fields.shape
