@@ -346,7 +346,8 @@ def run(o: Options, out: Path) -> dict[str, Any]:
                   out / "forecast.png")  # fmt: skip
         numbers["forecast"] = errors
     verdict = "the right terms" if numbers["right terms"] else "not the right terms"
-    print(f"{verdict}, coefficients within {numbers['largest error (%)']:.3g} %")
+    largest = numbers["largest error (%)"]
+    print(f"{verdict}, coefficients within {largest:.3g} %" if np.isfinite(largest) else f"{verdict}: there are none")
     return numbers
 
 

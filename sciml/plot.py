@@ -139,9 +139,12 @@ def budget(ds: xr.Dataset):
 
 
 def series(time, values, labels, ylabel: str, xlabel: str = "time (days)"):
-    """Lines against time; ``values (time, n)``."""
+    """Lines against time; ``values (time, n)``, on a logarithmic axis where their sizes differ by more than ten."""
     plt = pyplot()
     figure, ax = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
+    means = np.nanmean(np.asarray(values, float), 0)
+    if np.nanmin(values) > 0 and means.max() > 10 * means.min():
+        ax.set_yscale("log")
     for v, label in zip(np.asarray(values).T, labels, strict=True):
         ax.plot(time, v, label=label)
     ax.set(xlabel=xlabel, ylabel=ylabel)

@@ -40,6 +40,7 @@ class LayeredQG(QuasiGeostrophic):
     V: tuple[float, ...] | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if not isinstance(self.H, tuple | list) or not isinstance(self.gprime, tuple | list):
             raise ValueError("H and gprime must be tuples, one thickness a layer and one reduced gravity an interface")
         positive = all(0 < a < math.inf for a in (*self.H, *self.gprime)) and (self.f0 != 0 or self.n == 1)
@@ -100,6 +101,7 @@ class TwoLayerQG(QuasiGeostrophic):
     V2: float = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         if not all(0 < a < math.inf for a in (self.rd, self.delta, self.H1)):
             raise ValueError(f"rd, delta and H1 must be positive, got {self.rd}, {self.delta}, {self.H1}")
 

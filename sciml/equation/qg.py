@@ -27,6 +27,7 @@ from sciml.equation.base import Equation, Term, apply, given, matrix, repeat
 from sciml.equation.expression import Expr, Field, J, Param, dx, dy, lap, mean_x
 from sciml.equation.filter import exponential_filter
 from sciml.equation.loops import tracked
+from sciml.grid import Grid
 
 RESERVED = (
     "advection KEflux APEflux APEgenspec KEfrictionspec filter forcing residual KEspec Ensspec APEspec EKE APEgen"
@@ -70,6 +71,14 @@ class QuasiGeostrophic(Equation):
     relax_jet: float = 0.0
     psi_R: Profile | None = None
     sponge: Profile | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.grid, Grid):
+            raise ValueError(f"grid must be a Grid, such as Grid(64, Lx=1e6), got {self.grid!r}")
+        for name in ("rek", "nu", "nu_axes", "filterfac"):
+            value = getattr(self, name)
+            if isinstance(value, str) or (isinstance(value, int | float) and value < 0):
+                raise ValueError(f"{name} takes energy out and must be a number from 0, got {value!r}")
 
     # -- stated by the two classes below -----------------------------------------------------------------------------
     @property
