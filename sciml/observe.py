@@ -298,7 +298,13 @@ def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps:
     time = used["time"].values
     edges = start + dt * steps * np.arange(n + 1)
     cuts = np.searchsorted(time, edges, side="right")
-    if obs.sizes["obs"] and not used.sizes["obs"]:
-        warnings.warn(f"none of {obs.sizes['obs']} observations can be used: {counts(checked)}", stacklevel=2)
+    if not used.sizes["obs"]:
+        why = f"none of {obs.sizes['obs']} can be used: {counts(checked)}" if obs.sizes["obs"] else "there are none"
+        warnings.warn(f"all {n} windows are without observations, {why}", stacklevel=2)
+    elif len(used["obs"]) >= 50 and all(
+        0 < np.ptp(used[axis].values) < 0.01 * length for axis, length in (("x", grid.Lx), ("y", grid.Ly))
+    ):
+        warnings.warn("all observations lie within a hundredth of the box: are x and y in the unit of the grid, "
+                      f"whose side is {grid.Lx:g}?", stacklevel=2)  # fmt: skip
     return [Window(used.isel(obs=slice(a, b)), operator, float(t), dt, steps)
             for a, b, t in zip(cuts[:-1], cuts[1:], edges[:-1], strict=True)]  # fmt: skip

@@ -106,7 +106,7 @@ def test_searches_take_an_iteration_at_least(setting):
 
 def test_observations_that_no_window_can_use_are_told(setting):
     window = setting[1]
-    with pytest.warns(UserWarning, match="none of 1 observations can be used: {'outside_window': 1}"):
+    with pytest.warns(UserWarning, match="none of 1 can be used: {'outside_window': 1}"):
         assert not len(windows(window.obs, window.operator, 1e9, 3600.0, 1, 1)[0])
 
 

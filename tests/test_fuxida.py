@@ -171,7 +171,8 @@ def test_analysis_adds_the_increment_and_cycles(setting):
     assert (first.memory.sigma > 0).all()
     again = analysis(sm.State(z[0]), window, step, first.memory)
     assert not torch.equal(again.state.z, first.state.z), "memory counts"
-    nothing = sm.windows(window.obs.isel(obs=slice(0, 0)), window.operator, 0.0, step.dt, 4, 1)[0]
+    with pytest.warns(UserWarning, match="without observations, there are none"):
+        nothing = sm.windows(window.obs.isel(obs=slice(0, 0)), window.operator, 0.0, step.dt, 4, 1)[0]
     assert torch.isfinite(analysis(sm.State(z[0]), nothing, step).state.z.abs()).all()
 
 

@@ -134,5 +134,12 @@ def test_steppers_that_each_pair_starts_anew_are_warned_of():
         medida(stepper=lambda eq: sm.ab3(eq, 7200.0), rounds=1)
 
 
+def test_observations_in_another_unit_are_warned_of():
+    window = testbed.twin(n=1).windows[0]
+    obs = window.obs.assign_coords(x=window.obs["x"] / 1e3, y=window.obs["y"] / 1e3)
+    with pytest.warns(UserWarning, match="hundredth of the box"):
+        sm.windows(obs, window.operator, 0.0, window.dt, window.steps, 1)
+
+
 def test_interval_that_fits_is_accepted():
     assert medida(data=sm.pairs(Z, steps=2, interval=14400.0), rounds=1).fits
