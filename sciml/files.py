@@ -33,8 +33,6 @@ def refusing(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ValueError(f"{path} is missing, or part of it") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        if Path(path).is_dir():
-            raise ValueError(f"{path} is a folder, not a file") from None
         raise ValueError(f"{path} is damaged, or not a file of this package ({error}); make it again") from None
 
 
@@ -53,6 +51,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_tensors` wrote; raises ``ValueError`` for a damaged or truncated file."""
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, not a file")
     with refusing(path):
         try:
             with safe_open(path, "pt") as file:
