@@ -122,7 +122,8 @@ def test_companions_of_the_filter_have_the_gain_of_its_mean(seen):
     assert memory is None
     assert relative(z[0], result.state.z.mean(0)) < 1e-10
     assert relative(z[1] - z[0], 1e-3 * seen[1][0]) < 1e-10
-    empty = sm.windows(windows[0].obs.isel(obs=slice(0)), windows[0].operator, 0.0, DT, STEPS, 1)[0]
+    with pytest.warns(UserWarning, match="there are none"):
+        empty = sm.windows(windows[0].obs.isel(obs=slice(0)), windows[0].operator, 0.0, DT, STEPS, 1)[0]
     unchanged, _ = analysis.companions(empty, result, states, torch.zeros(2, 0, dtype=torch.float64))
     assert torch.equal(unchanged, states[-1])
 

@@ -127,8 +127,8 @@ class LETKF:
             w = torch.linalg.solve(products(near, Y) + (N - 1) * torch.eye(N).to(Y), seen)
             coarse = [max(1, n // self.every) for n in grid.shape]
             fields = self.space.read(result.background.z)
-            w = refined(w.reshape(*coarse, N, -1).permute(2, 3, 0, 1), grid)
-            increment = torch.einsum("ibyx,ilyx->blyx", w, grow * (fields - fields.mean(0)))
+            w = refined(w.reshape(*coarse, N, -1), grid)
+            increment = torch.einsum("yxib,ilyx->blyx", w, grow * (fields - fields.mean(0)))
             return states[-1] + self.space.write(increment), None
 
     def taper(self, window: Window) -> Tensor:
@@ -153,10 +153,10 @@ class LETKF:
         grid, N = self.space.grid, len(z)
         fields = self.space.read(z)
         coarse = [max(1, n // self.every) for n in grid.shape]
-        W = refined(W.mT.reshape(*coarse, N, N).permute(2, 3, 0, 1), grid)
+        W = refined(W.mT.reshape(*coarse, N, N), grid)
         mean = fields.mean(0)
         A = fields - mean
-        new = mean + torch.einsum("jiyx,ilyx->jlyx", W, A)
+        new = mean + torch.einsum("yxji,ilyx->jlyx", W, A)
         if self.rtps:
             before, after = A.std(0), new.std(0).clamp(min=torch.finfo(new.dtype).tiny)
             centre = new.mean(0)
@@ -192,10 +192,12 @@ def gaspari_cohn(r: np.ndarray) -> np.ndarray:
 
 
 def refined(W: Tensor, grid: Grid) -> Tensor:
-    """Periodic linear interpolation of ``(..., cy, cx)`` to the grid."""
-    for axis, n in ((-2, grid.ny), (-1, grid.nx)):
-        if W.shape[axis] != n:
-            W = torch.movedim(torch.movedim(W, axis, -1) @ hat(W.shape[axis], n).to(W), -1, axis)
+    """Periodic linear interpolation of ``(cy, cx, ...)`` to the grid."""
+    rest = W.shape[2:]
+    if W.shape[0] != grid.ny:
+        W = (hat(W.shape[0], grid.ny).to(W).mT @ W.flatten(1)).reshape(grid.ny, -1, *rest)
+    if W.shape[1] != grid.nx:
+        W = (hat(W.shape[1], grid.nx).to(W).mT @ W.reshape(*W.shape[:2], -1)).reshape(grid.ny, grid.nx, *rest)
     return W
 
 
