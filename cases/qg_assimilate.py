@@ -50,7 +50,7 @@ from sciml.assim.base import Analysed
 from sciml.assim.cycle import Record, cycle
 from sciml.data import attributes, coordinates, write_netcdf
 from sciml.files import refusing
-from sciml.observations import QC, check, concatenate, counts, rejected, with_departures, without
+from sciml.observations import QC, check, concatenate, counts, with_departures, without
 from sciml.observe import Window, box_of, windows
 
 DAY = testbed.DAY
@@ -279,7 +279,7 @@ def departures(s: Setting, record: Record) -> xr.Dataset:
         with_departures(w.obs, *(w.value.sub(d).cpu().numpy() for d in (found.background, found.analysis)))
         for w, found in zip(s.windows, record.departures, strict=True)
     ]
-    bad = rejected(s.obs)
+    bad = s.obs.isel(obs=np.flatnonzero(s.obs["qc"].values != 0))
     bad = bad.isel(obs=np.flatnonzero(bad["qc"].values != QC["outside_window"]))
     nothing = np.full(bad.sizes["obs"], np.nan)
     return concatenate([*(p for p in parts if p.sizes["obs"]), with_departures(bad, nothing, nothing)])

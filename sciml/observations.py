@@ -21,6 +21,8 @@ FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "ti
 """Meanings of ``qc``: 0 is the first, and so on."""
 QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
 EVERY = ("value", "sigma", "channel", "platform", "qc")
+FILLS = (-999.0, -9999.0, -99999.0, -999999.0, -32768.0, -2147483648.0)
+"""Numbers that stand for nothing even where a file does not say so."""
 MIXED = {"units": "1", "comment": "in channel_units of the channel"}
 """Attributes of measured variables where channels have several units."""
 
@@ -175,10 +177,8 @@ def check(
     first, second = ("lon", "lat") if "lon" in obs.variables else ("x", "y")
     qc, time = obs["qc"].values.copy(), obs["time"].values
     value, sigma, channel = (obs[name].values for name in ("value", "sigma", "channel"))
-    here = [obs[name].values for name in (first, second)]
+    here, known = [obs[name].values for name in (first, second)], names(obs, "channel")
     timeless = np.isnat(time) if np.issubdtype(time.dtype, np.datetime64) else ~np.isfinite(time)
-
-    known = names(obs, "channel")
 
     def flag(where: np.ndarray, reason: str) -> None:
         qc[(qc == 0) & where] = QC[reason]
@@ -193,6 +193,7 @@ def check(
         with np.errstate(invalid="ignore"):
             nowhere |= (np.abs(here[0]) > 720) | (np.abs(here[1]) > 90)
     flag(~np.isfinite(value) | timeless | nowhere, "missing")
+    flag((np.isin(value, FILLS) | (np.abs(value) > 1e15)) & np.isfinite(gross), "gross_error")
     with np.errstate(invalid="ignore"):
         flag(~((sigma > 0) & np.isfinite(sigma)), "bad_sigma")
         if start is not None:
@@ -281,14 +282,14 @@ def counts(obs: xr.Dataset) -> dict[str, int]:
     return {name: int(n) for name, n in zip(FLAGS, found, strict=True) if n}
 
 
-def good(obs: xr.Dataset) -> xr.Dataset:
-    """The observations that may be used."""
-    return obs.isel(obs=np.flatnonzero(obs["qc"].values == 0))
-
-
-def rejected(obs: xr.Dataset) -> xr.Dataset:
-    """The observations that may not be used."""
-    return obs.isel(obs=np.flatnonzero(obs["qc"].values != 0))
+def good(obs: xr.Dataset, sound: bool = False) -> xr.Dataset:
+    """The observations that may be used; ``ValueError`` where they must be ``sound`` and are not."""
+    used = obs.isel(obs=np.flatnonzero(obs["qc"].values == 0))
+    if sound and not (np.isfinite(used["value"].values) & np.isfinite(used["sigma"]) & (used["sigma"] > 0)).all():
+        raise ValueError(
+            "some values are not finite or some sigmas not positive; flag them with observations.check first"
+        )
+    return used
 
 
 def without(obs: xr.Dataset, platform: str) -> xr.Dataset:
@@ -318,7 +319,7 @@ def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0) -> x
     """
     if not (dx > 0 and dt > 0 and 0 <= correlated <= 1):
         raise ValueError("superobbing needs dx > 0, dt > 0 and correlated between 0 and 1")
-    used = good(obs)
+    used = good(obs, sound=True)
     if used.sizes["obs"] == 0:
         return used
     first, second = ("lon", "lat") if "lon" in obs.variables else ("x", "y")
@@ -369,9 +370,8 @@ def gridded(obs: xr.Dataset, grid: Grid, start: float, end: float, frames: int =
         raise ValueError(f"a gridded view needs frames >= 1 and end > start, got {frames}, {start:g} and {end:g}")
     if "x" not in obs.variables:
         raise ValueError("a gridded view needs observations with x and y")
-    used = good(obs)
-    time = used["time"].values
-    used = used.isel(obs=np.flatnonzero((time > start) & (time <= end)))
+    used = good(obs, sound=True)
+    used = used.isel(obs=np.flatnonzero((used["time"].values > start) & (used["time"].values <= end)))
     time = used["time"].values
     frame = np.clip(np.ceil((time - start) / (end - start) * frames).astype(int) - 1, 0, frames - 1)
     column = np.round((used["x"].values - grid.x0) / grid.dx).astype(int) % grid.nx

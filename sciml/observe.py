@@ -256,6 +256,7 @@ class Window:
 
     def __post_init__(self):
         real = self.operator.grid.real
+        good(self.obs, sound=True)
         set_once = object.__setattr__
         set_once(self, "samples", self.operator.samples(self.obs, self.start, self.dt, self.steps))
         set_once(self, "value", real(self.obs["value"].values))
@@ -301,6 +302,8 @@ def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps:
     if not used.sizes["obs"]:
         why = f"none of {obs.sizes['obs']} can be used: {counts(checked)}" if obs.sizes["obs"] else "there are none"
         warnings.warn(f"all {n} windows are without observations, {why}", stacklevel=2)
+    elif bare := int((cuts[1:] == cuts[:-1]).sum()):
+        warnings.warn(f"{bare} of {n} windows are without observations", stacklevel=2)
     elif len(used["obs"]) >= 50 and all(
         0 < np.ptp(used[axis].values) < 0.01 * length for axis, length in (("x", grid.Lx), ("y", grid.Ly))
     ):

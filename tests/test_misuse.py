@@ -1,7 +1,9 @@
 """What a newcomer gets wrong is said at once, in one line that names it: the public functions with wrong arguments."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ import sciml as sm
 from sciml import testbed
 from sciml.assim.base import covariance
 from sciml.initial import random_pv
+from sciml.observations import QC, check, gridded, observations, superob
 from sciml.prose.flow_fit import select_terms
 from sciml.step import State
 from tests import ROOT
@@ -139,6 +142,21 @@ def test_observations_in_another_unit_are_warned_of():
     obs = window.obs.assign_coords(x=window.obs["x"] / 1e3, y=window.obs["y"] / 1e3)
     with pytest.warns(UserWarning, match="hundredth of the box"):
         sm.windows(obs, window.operator, 0.0, window.dt, window.steps, 1)
+
+
+def test_observations_that_nobody_checked_are_refused():
+    window = testbed.twin(n=1).windows[0]
+    for name, value in (("value", float("nan")), ("sigma", -1.0)):
+        bad = window.obs.assign({name: window.obs[name] * 0 + value})
+        for use in (lambda o: replace(window, obs=o), lambda o: superob(o, 1e5, 1e5),
+                    lambda o: gridded(o, window.operator.grid, 0.0, 1e9)):  # fmt: skip
+            with pytest.raises(ValueError, match=r"observations\.check first"):
+                use(bad)
+
+
+def test_fill_values_that_are_most_of_a_channel_are_gross_errors():
+    obs = observations([-9999.0] * 60 + [0.1] * 40, 0.1, np.arange(100.0), 5.0, 5.0)
+    assert check(obs)["qc"].values[:60].tolist() == [QC["gross_error"]] * 60
 
 
 def test_interval_that_fits_is_accepted():

@@ -167,3 +167,22 @@ def test_data_challenge_mu_and_sigma():
     assert (nothing["mu"], nothing["lambda_x"], nothing["lambda_t"]) == (pytest.approx(-1), np.inf, np.inf)
     with pytest.raises(ValueError, match="two series of maps"):
         score.data_challenge(truth[0], truth, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [50, 200])
+def test_intervals_of_short_correlated_series_cover_the_mean(n):
+    """First-order autoregression of 0.5: nine of ten intervals at least hold the true mean, blocks of 15."""
+    rng, held = np.random.default_rng(0), 0
+    for k in range(100):
+        x = rng.standard_normal(n + 50)
+        for i in range(1, len(x)):
+            x[i] += 0.5 * x[i - 1]
+        low, high = score.block_bootstrap(x[50:], 15, k, samples=300)
+        held += low <= 0 <= high
+    assert held >= 90
+
+
+def test_maps_with_gaps_have_no_score():
+    truth = np.random.default_rng(0).standard_normal((8, 8, 8))
+    with pytest.raises(ValueError, match="not finite everywhere"):
+        score.data_challenge(np.where(truth > 2, np.nan, truth), truth, 1.0, 1.0)
