@@ -9,7 +9,7 @@ only. One pixel of one channel is changed, too, and the response is compared wit
 
 Writes a folder for each method, pictures, responses.json and summary.json; with --train weights.safetensors, a log and
 a picture of it. Expected errors of the streamfunction, upper / lower layer, over its climatological standard deviation:
-CTRL and CORR 1.0 / 1.0, ASSI 0.17 / 0.18, oi 0.20 / 0.22, letkf 0.11 / 0.12, hybrid 0.14 / 0.15. Run time on one core:
+CTRL and CORR 1.0 / 1.0, ASSI 0.16 / 0.17, oi 0.20 / 0.22, letkf 0.11 / 0.12, hybrid 0.14 / 0.14. Run time on one core:
 quick 40 s, default 15 minutes; --train an hour, and less than another for --start with the weights of the first;
 --resume goes on.
 """
