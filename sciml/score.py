@@ -57,7 +57,7 @@ def block_bootstrap(values, block: int, seed: int, samples: int = 2000, level: f
     """Interval of the mean of a correlated series, from means of resampled blocks (Kunsch 1989, moving blocks).
 
     Few blocks vary less than the mean does: the interval is wider by ``sqrt(m / (m - 1))`` for m blocks, and by
-    Student's t of m - 1 degrees of freedom over the normal quantile.
+    Student's t of m - 1 degrees of freedom over the normal quantile. One value has no interval but itself.
     """
     from scipy.stats import norm
     from scipy.stats import t as student
@@ -67,7 +67,7 @@ def block_bootstrap(values, block: int, seed: int, samples: int = 2000, level: f
     starts = np.random.default_rng(seed).integers(0, n - block + 1, (samples, -(-n // block)))
     picked = values[(starts[..., None] + np.arange(block)).reshape(samples, -1)[:, :n]]
     tail, m = (1 - level) / 2, n / block
-    wider = np.sqrt(m / (m - 1)) * student.ppf(1 - tail, m - 1) / norm.ppf(1 - tail) if m > 1 else np.inf
+    wider = np.sqrt(m / (m - 1)) * student.ppf(1 - tail, m - 1) / norm.ppf(1 - tail) if m > 1 else 1.0
     return [float(values.mean() + wider * (v - values.mean())) for v in np.quantile(picked.mean(1), [tail, 1 - tail])]
 
 
