@@ -102,7 +102,8 @@ def listed(names: Iterable, most: int = 12) -> str:
 
 
 def decoded(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-    """These variables in memory, scaled, with dates, and NaN where they have no value, declared or not."""
+    """These variables in memory, scaled, with dates, and NaN where they have no value, declared or not, or one outside
+    their valid range."""
     import netCDF4
 
     ds = ds[list(names)].load()
@@ -113,6 +114,8 @@ def decoded(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
             empty[n] = v.values == fill
             if not {"_FillValue", "missing_value"} & v.attrs.keys():
                 v.attrs["_FillValue"] = v.dtype.type(fill)
+        if (outside := invalid(v)) is not None:
+            empty[n] = outside | empty.get(n, False)
     ds = xr.decode_cf(ds, decode_coords=False, decode_timedelta=False)
     for n, where in empty.items():
         nothing = np.datetime64("NaT") if np.issubdtype(ds[n].dtype, np.datetime64) else np.nan
@@ -121,6 +124,19 @@ def decoded(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
         if str(ds[n].attrs.get("standard_name")) == "time" and not np.issubdtype(ds[n].dtype, np.datetime64):
             raise ValueError(f"{n} holds no dates of the standard calendar: its units must be 'seconds since ...'")
     return ds
+
+
+def invalid(v: xr.Variable) -> np.ndarray | None:
+    """Where stored numbers are outside ``valid_min``, ``valid_max`` or ``valid_range`` (CF 1.11, 2.5.1; of the unpacked
+    numbers, where these are floating point and the stored ones are not); nothing where the variable states none."""
+    low, high = v.attrs.get("valid_range", (v.attrs.get("valid_min"), v.attrs.get("valid_max")))
+    stated = [np.asarray(limit) for limit in (low, high) if limit is not None]
+    if not stated or v.dtype.kind not in "iuf" or any(limit.dtype.kind not in "iuf" for limit in stated):
+        return None
+    values = v.values
+    if v.dtype.kind != "f" and any(limit.dtype.kind == "f" for limit in stated):
+        values = values * v.attrs.get("scale_factor", 1.0) + v.attrs.get("add_offset", 0.0)
+    return (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
 
 
 def converted(v: xr.DataArray, wanted: str, difference: bool = False) -> xr.DataArray:

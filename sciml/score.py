@@ -72,13 +72,16 @@ def block_bootstrap(values, block: int, seed: int, samples: int = 2000, level: f
 
 
 def crps_gaussian(mean, std, truth):
-    """CRPS of a normal distribution (Gneiting et al. 2005, MWR 133, 1098, eq. 5); averaged over nothing."""
+    """CRPS of a normal distribution (Gneiting et al. 2005, MWR 133, 1098, eq. 5); averaged over nothing. Where ``std``
+    is zero it is the absolute error; ``ValueError`` where it is negative."""
     from scipy.special import ndtr
 
-    std = np.asarray(std, dtype=float)
-    z = (np.asarray(truth, dtype=float) - np.asarray(mean, dtype=float)) / std
+    std, error = np.asarray(std, dtype=float), np.asarray(truth, dtype=float) - np.asarray(mean, dtype=float)
+    if (std < 0).any():
+        raise ValueError(f"standard deviations must not be negative, got {std.min():g}")
+    z = error / np.where(std > 0, std, 1.0)
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    return std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+    return np.where(std > 0, std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi)), np.abs(error))
 
 
 def crps(ensemble, truth):
@@ -86,13 +89,17 @@ def crps(ensemble, truth):
     Ferro 2014); averaged over nothing."""
     x, y = np.sort(np.asarray(ensemble, dtype=float), axis=0), np.asarray(truth, dtype=float)
     n = len(x)
+    if n < 2:
+        raise ValueError("the fair CRPS needs at least two members; of one forecast it is the absolute error")
     weight = (2 * np.arange(1, n + 1) - n - 1).reshape(-1, *[1] * (x.ndim - 1))
     return np.abs(x - y).mean(0) - (weight * x).sum(0) / (n * (n - 1))
 
 
 def rank_histogram(ensemble, truth) -> np.ndarray:
-    """How often the truth has each of the ``members + 1`` ranks."""
+    """How often the truth has each of the ``members + 1`` ranks, 0 where it is below all of them."""
     x, y = np.asarray(ensemble), np.asarray(truth)
+    if not np.isfinite(x).all() or not np.isfinite(y).all():
+        raise ValueError("members and truth must be finite everywhere: what is not has no rank")
     return np.bincount((x < y).sum(0).ravel(), minlength=len(x) + 1)
 
 

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 LAYERS = [
     {"grid"},
     {"equation", "files"},
-    {"step", "rollout", "losses", "observations", "observe", "instruments", "interpolate", "nn", "initial"}
+    {"step", "rollout", "losses", "observations", "superob", "observe", "instruments", "interpolate", "nn", "initial"}
     | {"field", "fill", "kriging", "optimisers"},
     {"assim", "discover", "insr", "prose", "surrogate", "train", "objectives"},
     {"plot", "score", "spectra", "data", "record", "cluster", "testbed", "foreign", "readers", "evaluate", "charts"}

@@ -1,4 +1,4 @@
-"""The case of the Lorenz tables: short runs that must already meet them, its files, its refusals."""
+"""The case of the Lorenz tables, and filters by themselves: short runs that must already meet them, files, refusals."""
 
 import json
 from importlib import import_module
@@ -9,6 +9,13 @@ import torch
 import xarray as xr
 
 import sciml as sm
+from sciml import Grid
+from sciml.assim.base import Space, trajectory
+from sciml.assim.cycle import cycle
+from sciml.assim.ensemble import EnKF, square_root
+from sciml.assim.local import LETKF
+from sciml.observations import observations
+from sciml.observe import Channel, Operator, level, windows
 from tests.case_fixtures import refused
 
 CASE = "lorenz96"
@@ -78,3 +85,34 @@ def test_four_d_var_is_near_its_reference_in_a_short_run(call, tmp_path):
     (row,) = json.loads((tmp_path / "o" / "summary.json").read_text())["results"]["rows"].values()
     assert row["error"][0] == pytest.approx(0.46, abs=0.06)
     assert row["spread"][0] is None, "a single analysis has no spread"
+
+
+def test_lorenz96_reference_values():
+    """DAPPER's table (Sakov & Oke 2008): 0.18 for the square root filter, 0.22 for the LETKF with 7 members."""
+    eq = sm.equation.Lorenz96()
+    step = sm.rk4(eq, 0.05)
+    line = Grid(40, 1, Lx=40.0, Ly=1.0, dealias=1.0, x0=0.0, y0=0.0)
+    space = Space(line, lambda z: z[..., 0, 0].real[..., None, None, :], lambda f: eq.init(f[..., 0, 0, :]))
+    generator = torch.Generator().manual_seed(1)
+    state = step.init(2 + torch.randn(40, generator=generator, dtype=torch.float64))
+    _, state = trajectory(step, state, 500)
+    n = 500
+    states, _ = trajectory(step, state, n)
+    truth = space.read(states)[1:, 0, 0]
+    noisy = truth + torch.randn(n, 40, generator=generator, dtype=torch.float64)
+    operator = Operator(line, space.read, (Channel("x", level(1), 1.0),))
+    time = np.repeat(0.05 * np.arange(1, n + 1), 40)
+    obs = observations(
+        noisy.flatten().numpy(), 1.0, time, np.tile(np.arange(40.0), n), np.zeros(40 * n), channels=["x"]
+    )
+    cut = windows(obs, operator, 0.0, 0.05, 1, n)
+    start = sm.State(state.z + 0.1 * torch.randn(28, 40, 1, 1, generator=generator, dtype=torch.float64))
+    for expected, analysis, members in (
+        (0.18, EnKF(square_root, 1.02, True), 28),
+        (0.24, LETKF(space, 4.0, 1.04, rotate=True), 7),
+    ):
+        run = cycle(step, analysis, cut, start._replace(z=start.z[:members]), space.read)
+        error = (space.read(run.analysis)[:, 0, 0] - truth).pow(2).mean(-1).sqrt()[100:].mean()
+        assert float(error) == pytest.approx(expected, abs=0.03)
+        assert run.spread is not None
+        assert float(run.spread[100:].pow(2).mean().sqrt()) == pytest.approx(float(error), rel=0.3)

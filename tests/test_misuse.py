@@ -11,9 +11,10 @@ import sciml as sm
 from sciml import testbed
 from sciml.assim.base import covariance
 from sciml.initial import random_pv
-from sciml.observations import QC, check, gridded, observations, superob
+from sciml.observations import QC, check, gridded, observations
 from sciml.prose.flow_fit import select_terms
 from sciml.step import State
+from sciml.superob import superob
 from tests import ROOT
 
 EQ = sm.preset("eddy", nx=16)

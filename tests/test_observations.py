@@ -15,12 +15,11 @@ from sciml.observations import (
     gridded,
     names,
     observations,
-    superob,
-    thin,
     units_of,
     with_departures,
     without,
 )
+from sciml.superob import superob, thin
 
 
 def container(n=6, **changes):
@@ -234,6 +233,21 @@ def test_superobs_are_weighted_means_with_the_error_of_means():
     np.testing.assert_allclose(out["x"], [(0.1 + 0.3 * 4) / 5, 5.0])
     together = superob(check(obs), dx=1.0, dt=100.0, correlated=1.0)
     np.testing.assert_allclose(together["sigma"], [np.sqrt(2 / 5), 1.0])
+
+
+def test_superobs_of_a_periodic_box_and_around_the_globe():
+    """Places that differ by the box, or by 360 degrees, are one place; a mean across the date line lies on it."""
+    grid = Grid(8, Lx=8.0, x0=-4.0, y0=-4.0)
+    obs = container(3, value=np.array([1.0, 3.0, 5.0]), x=np.array([3.5, -4.5, 0.5]), time=np.zeros(3), y=np.zeros(3))
+    assert superob(obs, 1.0, 10.0)["count"].values.tolist() == [1, 1, 1]
+    one = superob(obs, 1.0, 10.0, grid=grid)
+    assert sorted(one["count"].values) == [1, 2]
+    assert one["x"].values[one["count"].values == 2] == pytest.approx(3.5)
+    west = observations([1.0, 3.0], 1.0, np.zeros(2), lon=[-0.5, 359.7], lat=[0.0, 0.0])
+    assert superob(west, 1.0, 10.0)["lon"].values == pytest.approx([-0.4])
+    line = observations([1.0, 3.0], 1.0, np.zeros(2), lon=[180.2, -179.6], lat=[0.0, 0.0])
+    assert superob(line, 1.0, 10.0)["lon"].values == pytest.approx([-179.7])
+    assert superob(line.isel(obs=[0]), 1.0, 10.0)["lon"].values == pytest.approx([180.2])
 
 
 def test_departures_are_written_back():

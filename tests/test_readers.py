@@ -68,7 +68,13 @@ def test_swath_of_sea_surface_temperature():
     assert good(strict).sizes["obs"] < good(obs).sizes["obs"]
     with xr.open_dataset(AMSR2) as ds:
         flat = (ds["sea_surface_temperature"] - ds["sses_bias"]).values.ravel()
-    np.testing.assert_allclose(good(obs)["value"], flat[obs["qc"].values == 0], rtol=1e-6)
+    used = obs["qc"].values == 0
+    np.testing.assert_allclose(good(obs)["value"], flat[used], rtol=1e-6)
+    with xr.open_dataset(AMSR2, decode_times=False) as ds:  # each pixel has its own time
+        after = float(ds["time"][0]) + ds["sst_dtime"].values.ravel()[used]
+    seconds = (good(obs)["time"].values - np.datetime64("1981-01-01")) / np.timedelta64(1, "s")
+    np.testing.assert_allclose(seconds, after, atol=1e-3)
+    assert np.ptp(seconds) > 100
 
 
 @real

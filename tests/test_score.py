@@ -134,6 +134,26 @@ def test_ranks_are_flat_for_a_reliable_ensemble_and_u_shaped_for_a_narrow_one():
     assert abs(flat - 2000).max() < 200
     narrow = score.rank_histogram(0.3 * rng.standard_normal((9, 20000)), truth)
     assert min(narrow[0], narrow[-1]) > 2 * narrow[4]
+    low = score.rank_histogram(rng.standard_normal((9, 20000)), truth - 1)
+    assert low[0] > 5 * low[-1]  # a truth below the members has the first ranks
+    with pytest.raises(ValueError, match="no rank"):
+        score.rank_histogram(np.full((3, 2), np.nan), truth[:2])
+
+
+def test_crps_without_spread_and_with_one_member():
+    assert score.crps_gaussian([1.0, 1.0], [0.0, 1e-9], 3.0) == pytest.approx([2.0, 2.0])
+    with pytest.raises(ValueError, match="not be negative"):
+        score.crps_gaussian(0.0, -1.0, 0.0)
+    with pytest.raises(ValueError, match="at least two members"):
+        score.crps(np.zeros((1, 4)), np.zeros(4))
+
+
+def test_density_keeps_leakage_of_a_wave_between_two_frequencies_near_them():
+    """A wave of 10.5 periods: by a Hann window all but 1e-5 of its power is within 4 frequencies (without, 0.02)."""
+    t, x = np.meshgrid(np.arange(64), np.arange(64), indexing="ij")
+    power = score.density(np.cos(2 * np.pi * (10.5 * t + 10.5 * x) / 64)[:, None])
+    near = power[5:15, 5:15].sum()
+    assert near > (1 - 1e-4) * power.sum()
 
 
 def test_desroziers_finds_the_observation_error():
