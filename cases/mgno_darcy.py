@@ -18,6 +18,7 @@ Writes scores.nc, error.png, fields.png, summary.json, and the weights, log and 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 import operators
 import torch
 import xarray as xr
-from common import Common, Count, Positive, Range, Refused, asked, folder, main
+from common import Common, Count, Positive, Range, Refused, asked, device, folder, main
 from torch import Tensor
 
 from sciml import plot, plot_emulation, score
@@ -69,6 +70,8 @@ OURS: dict[str, Any] = dict(width=24, layers=4, residual=False)
 """In equal time f restricted as published, with one smoothing on each level, beat V-cycles for residuals."""
 STEPS = 10
 """Times of ns"""
+CLOCKED = 4000
+"""Updates by which warm-up and log of a training by the clock are laid out"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class Options(Common):
     loss: Literal["h1", "l2"] = "h1"
     """Relative L2, or relative H1 with gradients in a box of side 2 pi, as published; errors are always of both."""
     minutes: Positive | None = None
-    """Processor time for the training of each network, as a factor of a minute (default: with the preset)."""
+    """Time for the training of each network, as a factor of a minute: of the processor, by the clock on a GPU (default:
+    with the preset)."""
     updates: Annotated[int, Range(2)] | None = None
     """Updates of each training, instead of --minutes."""
     points: Annotated[int, Range(16)] | None = None
@@ -93,6 +97,8 @@ class Options(Common):
     """Largest learning rate, as a factor of one."""
     autocast: bool = True
     """Convolutions in bfloat16 for the first four fifths of a training."""
+    data_seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """Seed of the data sets; --seed is of first weights and the order of samples."""
     data: Path | None = None
     """Folder of the data sets, made where they are missing (default: runs/operator)."""
 
@@ -112,10 +118,10 @@ def split(o: Options, which: str, points: int, n: int) -> xr.Dataset:
     """Samples of one split with ``points`` along an axis, from a file where there is one."""
     task, where = TASKS[o.task].name, folder(o.data or Path("runs") / "operator", "--data")
     fine = 2 * points if task == "ns" else points if task == "helmholtz" else 2 * points - 1
-    path = where / f"{task}_{points}_{fine}_{n}_{o.seed}_{which}.nc"
+    path = where / f"{task}_{points}_{fine}_{n}_{o.data_seed}_{which}.nc"
     if not path.exists():
         print(f"making {path}", flush=True)
-        seeds = sample_seeds(o.seed, which, 0, n)
+        seeds = sample_seeds(o.data_seed, which, 0, n)
         if task == "ns":
             made = flow_samples(seeds, Flow(records=STEPS, points=points, fine=fine))
         else:
@@ -184,22 +190,37 @@ def network(o: Options, name: str, task: Task, points: int) -> torch.nn.Module:
 
 def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
     """A trained network, read where ``out`` has it."""
-    path, task = out / f"{name}.safetensors", TASKS[o.task]
+    path, task, where = out / f"{name}.safetensors", TASKS[o.task], device(o.device)
     if not path.exists():
         zero = "dirichlet" in task.boundary  # which must stay so
-        learned = Learned(network(o, name, task, x.shape[-1]), Scaling.of(x), Scaling.of(y, not zero))
+        net, x, y = network(o, name, task, x.shape[-1]).to(where), x.to(where), y.to(where)
+        learned = Learned(net, Scaling.of(x), Scaling.of(y, not zero))
         loss = relative_h1(task.boundary, (2 * np.pi,) * 2) if o.loss == "h1" else relative_l2
         objective = Supervised(learned, x, y, loss, o.batch, autocast=o.autocast, seed=o.seed)
         probes = {0: 1.0} if not o.autocast else {0: 0.8, 1: 0.2}
         plan, precise = out / f"{name}.json", (lambda update: update == 1)
-        seconds = 60 * o.scale["minutes"]
-        updates = o.updates or operators.planned(plan, learned.net, Precise(objective, precise), seconds, probes)
-        switched = Precise(objective, lambda update: update >= 0.8 * updates)
-        about = operators.trained(name, out, learned.net, switched, updates, o.lr, o.seed)
+        seconds, clock = 60 * o.scale["minutes"], None if o.updates or where == "cpu" else Clock()
+        if clock:
+            updates, single = CLOCKED, lambda update: clock() >= 0.8 * seconds
+        else:
+            updates = o.updates or operators.planned(plan, net, Precise(objective, precise), seconds, probes)
+            single = lambda update: update >= 0.8 * updates  # noqa: E731
+        about = operators.trained(name, out, net, Precise(objective, single), updates, o.lr, o.seed,
+                                  seconds if clock else None)  # fmt: skip
         command = f"python cases/mgno_darcy.py --task {o.task} --preset {o.preset} --networks {name} --seed {o.seed} "
-        command += f"--updates {about['updates']}"
+        command += f"--updates {about['updates']} --batch {o.batch} --lr {o.lr:g}"
         learned.save(path, command=command, **about)
     return Learned.load(path)[0]
+
+
+class Clock:
+    """Seconds since it was first asked."""
+
+    started: float | None = None
+
+    def __call__(self) -> float:
+        self.started = self.started or time.monotonic()
+        return time.monotonic() - self.started
 
 
 class Precise:
@@ -246,6 +267,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     if scale["samples"] < o.batch:
         raise Refused(f"--samples must be at least --batch, got {scale['samples']} and {o.batch}")
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.benchmark = True  # batches are all of one shape
     x, y = pairs(split(o, "train", n, scale["samples"]))
     checks = tests(o, n, scale["test"])
     learned = {name: learn(o, out, name, x, y) for name in o.networks}

@@ -108,10 +108,14 @@ def planned(path: Path, net: nn.Module, objective: Objective, seconds: float, pr
 
 
 def trained(
-    name: str, out: Path, net: nn.Module, objective: Objective, updates: int, lr: float, seed: int
-) -> dict[str, Any]:
-    """Train, with a log and its picture in ``out``; returns what a file of weights should say of its training."""
-    print(f"training {name}: {count(net)} weights, {updates} updates", flush=True)
+    name: str, out: Path, net: nn.Module, objective: Objective, updates: int, lr: float, seed: int,
+    seconds: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train, with a log and its picture in ``out``; returns what a file of weights should say of its training.
+
+    ``seconds`` by the clock, where given, end it instead of ``updates``.
+    """
+    print(f"training {name}: {count(net)} weights, {f'{seconds:g} s' if seconds else f'{updates} updates'}", flush=True)
     last = taught(net, objective, updates, out, name=name, lr=lr, warm_up=min(200, 1 + updates // 10), average=0.995,
-                  every=max(1, updates // 20))  # fmt: skip
-    return {"updates": updates, "weights": count(net), "loss": last["loss"], "lr": lr, "seed": seed}
+                  every=max(1, updates // 20), seconds=seconds)  # fmt: skip
+    return {"updates": int(last["updates"]), "weights": count(net), "loss": last["loss"], "lr": lr, "seed": seed}

@@ -25,8 +25,8 @@ def drawn(seed: int, update: int, n: int, batch: int) -> np.ndarray:
 
 def checked(losses: Tensor, update: int, samples: Sequence[int]) -> Tensor:
     """Their mean; ``FloatingPointError`` that names update and samples where one is not finite."""
-    broken = [int(s) for s, ok in zip(samples, torch.isfinite(losses), strict=True) if not ok]
-    if broken:
+    if not bool(torch.isfinite(losses).all()):
+        broken = [int(s) for s, ok in zip(samples, torch.isfinite(losses), strict=True) if not ok]
         shown = ", ".join(map(str, broken[:8])) + (" and others" if len(broken) > 8 else "")
         raise FloatingPointError(
             f"the loss of update {update} is not finite (samples {shown}): look at these, or use a smaller lr"

@@ -22,6 +22,9 @@ from sciml.files import load_tensors, save_tensors
 from sciml.optimisers import adamw
 
 Tensors = dict[str, Tensor]
+SURGE = 10.0
+"""Times the usual loss from which on an update is one too many: networks of many linear maps in a row, as multigrid
+cycles are, may leave the region where they are stable within one update."""
 
 
 class Objective(Protocol):
@@ -46,12 +49,14 @@ def fit(
 ) -> Tensors:  # fmt: skip
     """Minimise ``objective`` over the parameters of ``net`` and return their exponential average.
 
-    Raises ``FloatingPointError`` where more than a tenth of the updates (and ten) had to be left out.
+    Where the loss surges to :data:`SURGE` times what it usually was, or a gradient is not finite, the update is left
+    out; after a surge the parameters go back to their average. Raises ``FloatingPointError`` where more than a tenth of
+    the updates (and ten) had to be left out.
 
     Parameters
     ----------
     updates : their number; the learning rate rises linearly to ``lr`` over ``warm_up`` of them and falls as a cosine
-    clip : largest norm of the gradient; an update whose loss or gradient is not finite is left out, and counted
+    clip : largest norm of the gradient
     average : decay of the exponential average of the parameters
     checkpoint : file that is replaced after each ``every`` updates and from which a training goes on
     log : called with update and mean loss since the last call, before each checkpoint
@@ -61,7 +66,7 @@ def fit(
     rank, _ = share()
     method = optimiser(net, lr, weight_decay)
     averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
-    first = resume(checkpoint, net, method, averaged, objective)
+    first, usual = resume(checkpoint, net, method, averaged, objective)
     losses, skipped = [], 0
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
         if (part := 0.0 if done is None else done(i)) >= 1:
@@ -74,21 +79,28 @@ def fit(
         loss.backward()
         mean_over_processes(net)
         norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
-        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
+        value = mean_of_processes(loss)
+        surge = usual > 0 and value > SURGE * usual
+        if bool(torch.isfinite(norm)) and math.isfinite(value) and not surge:
             method.step()
-            losses.append(loss.detach())
+            losses.append(value)
+            usual = value if math.isnan(usual) else usual + 0.02 * (value - usual)
         else:
             skipped += 1
+            if surge:
+                net.load_state_dict(averaged, strict=False)
             if skipped > max(10, (i - first) // 10):
-                raise FloatingPointError(f"{skipped} updates up to {i} had no finite gradient; try a smaller lr")
+                raise FloatingPointError(
+                    f"{skipped} updates up to {i} had no finite gradient, or a surge of the loss; try a smaller lr"
+                )
         with torch.no_grad():
             decay = min(average, (i + 1) / (i + 10))
             torch._foreach_lerp_(list(averaged.values()), list(net.parameters()), 1 - decay)
         if (i + 1) % every == 0 or i + 1 == updates:
             if log is not None and losses and rank == 0:
-                log(i + 1, float(torch.stack(losses).mean()))
+                log(i + 1, sum(losses) / len(losses))
             if checkpoint is not None and rank == 0:
-                save(checkpoint, i + 1, net, method, averaged, objective)
+                save(checkpoint, i + 1, net, method, averaged, objective, usual)
             losses = []
     return averaged
 
@@ -112,6 +124,15 @@ def mean_over_processes(net: nn.Module) -> None:
             p.grad /= group.get_world_size()
 
 
+def mean_of_processes(loss: Tensor) -> float:
+    """A loss, its mean over all processes where there are several, which decide alike what to leave out."""
+    loss = loss.detach().clone()
+    if group.is_initialized():
+        group.all_reduce(loss)
+        loss /= group.get_world_size()
+    return float(loss)
+
+
 def schedule(update: int, updates: int, warm_up: int) -> float:
     """Learning rate over its maximum: linear warm-up, cosine decay (Loshchilov & Hutter 2017)."""
     if update < warm_up:
@@ -124,19 +145,22 @@ def by_clock(update: int, part: float, warm_up: int) -> float:
     return min(1.0, (update + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * part))
 
 
-def save(path: Path, update: int, net: nn.Module, optimiser, averaged: Tensors, objective: Objective) -> None:
+def save(
+    path: Path, update: int, net: nn.Module, optimiser, averaged: Tensors, objective: Objective, usual: float
+) -> None:
     """All that the next update depends on."""
     tensors = {f"net.{n}": p for n, p in net.named_parameters()} | {f"average.{n}": p for n, p in averaged.items()}
     for n, p in net.named_parameters():
         tensors |= {f"adam.{n}.{k}": torch.as_tensor(v) for k, v in optimiser.state.get(p, {}).items()}
     tensors |= {f"objective.{n}": t for n, t in objective.state().items()}
+    tensors["usual"] = torch.tensor(usual, dtype=torch.float64)
     save_tensors(path, tensors, {"update": update})
 
 
-def resume(path: Path | None, net: nn.Module, optimiser, averaged: Tensors, objective: Objective) -> int:
-    """Restore what :func:`save` wrote, if it is there; the number of the next update."""
+def resume(path: Path | None, net: nn.Module, optimiser, averaged: Tensors, objective: Objective) -> tuple[int, float]:
+    """Restore what :func:`save` wrote, if it is there; the number of the next update, and the usual loss."""
     if path is None or not path.exists():
-        return 0
+        return 0, math.nan
     tensors, header = load_tensors(path)
     known = {n: p.shape for n, p in net.named_parameters()}
     if {n[4:]: t.shape for n, t in tensors.items() if n.startswith("net.")} != known:
@@ -149,4 +173,4 @@ def resume(path: Path | None, net: nn.Module, optimiser, averaged: Tensors, obje
             own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
             optimiser.state[p] = {k: t if k == "step" else t.to(p.device) for k, t in own.items()}
     objective.restore({n[len("objective.") :]: t for n, t in tensors.items() if n.startswith("objective.")})
-    return int(header["update"])
+    return int(header["update"]), float(tensors.get("usual", torch.tensor(math.nan)))

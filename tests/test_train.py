@@ -80,6 +80,29 @@ def test_updates_without_finite_gradient_are_left_out():
         fit(net, Regression(net, broken=tuple(range(50))), 50)
 
 
+class Noisy(Regression):
+    """With a residual that cannot be fitted, and once, or from some update on, weights far off."""
+
+    def __init__(self, net: nn.Module, off: tuple[int, ...]):
+        super().__init__(net)
+        self.off = off
+
+    def __call__(self, update: int) -> torch.Tensor:
+        if update in self.off:
+            self.net.weight.data += 1e4
+        return super().__call__(update) + 0.1
+
+
+def test_a_training_comes_back_from_a_surge():
+    """At a late update, with steps too small to return from 1e4: the averaged weights are put back at once."""
+    net, losses = line(), []
+    fit(net, Noisy(net, (250,)), 300, lr=0.05, every=1, log=lambda i, loss: losses.append(loss))
+    assert net.weight.item() == pytest.approx(2, abs=0.05)
+    assert max(losses[249:]) < 0.2
+    with pytest.raises(FloatingPointError, match="no finite gradient"):
+        fit(net, Noisy(net, tuple(range(20, 50))), 50)
+
+
 def test_schedule():
     rates = [schedule(i, 100, 10) for i in range(100)]
     assert rates[0] == 0.1
