@@ -1,15 +1,19 @@
 # make qg    makes .venv, installs, runs the main case;   make test   makes .venv, installs, runs the tests
+# make test-slow   runs the few that take long: notebooks, the site, trainings that are stopped, several processes
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: qg test lint docs wheel bench bench-assimilation notebooks clean
+.PHONY: qg test test-slow lint docs wheel bench bench-assimilation notebooks clean
 qg: $(VENV)/installed
 	$(RUN) cases/qg_two_layer.py $(ARGS)
 
 test: $(VENV)/installed
-	$(RUN) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/installed
+	$(RUN) -m pytest -q -n 2 --dist load -m slow $(ARGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

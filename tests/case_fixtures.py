@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from sciml.files import replacing
 from tests import ROOT
 
 FOLDER = ROOT / "cases"
@@ -118,18 +120,33 @@ def refused(ended: Ended, message: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """Folder and output of a short run of every case, each made once from the command line."""
-    made = {}
+def finished(tmp_path_factory, worker_id):
+    """Folder and output of a short run of every case, each made once from the command line, by whichever of the
+    processes that run tests asks for it first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "finished"
+    shared.mkdir(exist_ok=True)
 
     def run(case: str) -> tuple[Path, str]:
-        if case not in made:
-            out = tmp_path_factory.mktemp(case) / "run"
-            line = [sys.executable, f"cases/{case}.py", "--preset", "quick", *SHORT.get(case, "").split(), "--out", out]
+        out, printed = shared / case, shared / f"{case}.txt"
+        try:
+            (shared / f"{case}.claimed").touch(exist_ok=False)
+        except FileExistsError:
+            while not printed.exists():
+                if (shared / f"{case}.failed").exists():
+                    pytest.fail(f"the short run of {case} failed in the test that asked for it first")
+                time.sleep(0.1)
+            return out, printed.read_text()
+        line = [sys.executable, f"cases/{case}.py", "--preset", "quick", *SHORT.get(case, "").split(), "--out", out]
+        try:
             ended = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=300)
             assert (ended.returncode, ended.stderr) == (0, ""), "quiet where no terminal reads"
-            made[case] = out, ended.stdout
-        return made[case]
+        except BaseException:
+            (shared / f"{case}.failed").touch()
+            raise
+        with replacing(printed) as partial:
+            partial.write_text(ended.stdout)
+        return out, ended.stdout
 
     return run
 

@@ -104,6 +104,7 @@ def test_an_untrained_corrector_leaves_the_model_as_it_is(case, small):
     assert abs(corrections.held(w, record)[1]) <= 1
 
 
+@pytest.mark.slow
 def test_prose_reads_drag_topography_and_radius_of_true_maps(case, small):
     _, _, corrections = case
     _, w = small

@@ -76,6 +76,7 @@ def test_a_method_has_equation_example_values_limits_results_and_references(page
     assert re.search(r"^    python |\(`python |`pytest |`python ", text, re.M), "a command"
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_warnings(tmp_path):
     """Where Sphinx is installed (make docs)."""
     pytest.importorskip("myst_nb")

@@ -34,6 +34,7 @@ def test_requests_that_cannot_be_met(call, tmp_path, arguments, message):
     refused(call(*SHORT, "--out", tmp_path / "o", *arguments, case=CASE), message)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_and_its_weights_can_be_used(call, trained, monkeypatch):
     import sciml.train
 
