@@ -88,6 +88,8 @@ class Options(Common):
     """Show the network a cheap optimal interpolation, too."""
     start: Path | None = None
     """Weights to train further."""
+    halfway: bool = False
+    """Keep the mean of the weights of --start and of those that the training ends with (Wortsman et al. 2022)."""
     ablate: tuple[Literal["forecast", "cycles", "mask"], ...] = ()
     """Train without the forecast loss, without gradients through cycles, or with values of observations alone."""
     updates: Annotated[int, Range(2)] | None = None
@@ -141,6 +143,8 @@ def objective(o: Options, scale: dict[str, Any]) -> Cycling:
         lambda dz: 0.5 * inputs.fields["q"](dz) / inputs.scale("q"),
     ]
     batch, cycles, through = (24, 1, scale["updates"]) if "cycles" in o.ablate else (8, 3, scale["through"])
+    if o.halfway and (earlier is None or earlier.net.config != config):
+        raise Refused("--halfway needs --start with weights of a network of the same inputs")
     if earlier is not None:
         adopt(analysis, earlier)
         cycles, through = 4, 0 if earlier.net.config == config else scale["updates"] // 3
@@ -171,13 +175,22 @@ def train(o: Options, out: Path) -> dict[str, Any]:
         analysis.net, learning, updates, out, measured=errors, labels=labels, shown=ladder.ERROR,
         lr=1.5e-3 if o.start is None else 1e-3, every=max(1, min(50, updates // 3)),
     )  # fmt: skip
+    if o.start is not None and o.halfway:
+        halfway(analysis.net, methods.network(o.start, testbed.model(o.model)).net)
     command = f"python cases/qg_fuxi_da.py --train --preset {o.preset} --model {o.model} --seed {o.seed}"
     command += " --blind" * o.blind + " --no-first" * (not o.first) + (f" --start {o.start.name}" if o.start else "")
-    command += f" --updates {o.updates}" if o.updates else ""
+    command += (f" --updates {o.updates}" if o.updates else "") + " --halfway" * o.halfway
     analysis.save(out / "weights.safetensors", command=command, updates=updates)
     print(f"loss {last['loss']:.4g}, error {last['error_1']:.4g} and {last['error_2']:.4g} in the layers")
     print(f"weights in {out / 'weights.safetensors'}; use them with --weights")
     return {"loss": last["loss"], "error": [last["error_1"], last["error_2"]]}
+
+
+@torch.no_grad()
+def halfway(net: FuXiDANet, other: FuXiDANet) -> None:
+    """Move weights half of the way to those of another network."""
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        p.lerp_(q.to(p), 0.5)
 
 
 # -- comparison ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The case of the learned analysis: a short training, resumed and used; refusals; the weights that are shipped."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ def trained(tmp_path_factory):
     (["--methods", "kalman"], "no method kalman; there are"),
     (["--train", "--updates", "1"], "--updates must be at least 2, got 1"),
     (["--train", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
+    (["--train", "--halfway"], "--halfway needs --start with weights of a network of the same inputs"),
     (["--members", "1"], "--members must be at least 2"),
     (["--days", "4000"], "--days must be from 5 to 400"),
     (["--truth", "nowhere.nc"], "no truth at nowhere.nc"),
@@ -62,6 +64,16 @@ def test_a_training_that_was_stopped_goes_on_and_its_weights_can_be_used(call, t
     ladder = json.loads((trained / "used" / "summary.json").read_text())["results"]["ladder"]
     assert ladder.keys() == {"CTRL", "CORR", "ASSI", "oi"}
     assert ladder["ASSI"]["psi"]["analysis"][0] == pytest.approx(ladder["CTRL"]["psi"]["analysis"][0], rel=0.05)
+
+
+def test_halfway_between_two_networks():
+    from sciml.nn.fuxida import Config, FuXiDANet
+
+    a, b = (FuXiDANet(Config(4, 0, 2, (8, 8), 4)) for _ in range(2))
+    mean = [(p + q) / 2 for p, q in zip(a.parameters(), b.parameters(), strict=True)]
+    import_module(CASE).halfway(a, b)
+    for p, q in zip(a.parameters(), mean, strict=True):
+        torch.testing.assert_close(p.detach(), q.detach())
 
 
 def test_hybrid_is_a_method_of_the_assimilation_case(call, tmp_path):
