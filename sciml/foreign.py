@@ -134,8 +134,15 @@ def invalid(v: xr.Variable) -> np.ndarray | None:
     if not stated or v.dtype.kind not in "iuf" or any(limit.dtype.kind not in "iuf" for limit in stated):
         return None
     values = v.values
+    if v.dtype.kind == "i" and str(v.attrs.get("_Unsigned", "false")) == "true":
+        unsigned = v.dtype.str.replace("i", "u")
+        values = values.view(unsigned)
+        low, high = (x if x is None or np.asarray(x).dtype.kind == "f" else np.asarray(x).astype(unsigned)
+                     for x in (low, high))  # fmt: skip
     if v.dtype.kind != "f" and any(limit.dtype.kind == "f" for limit in stated):
         values = values * v.attrs.get("scale_factor", 1.0) + v.attrs.get("add_offset", 0.0)
+    elif v.dtype.kind == "f":  # 0.1 in single precision is more than 0.1
+        low, high = (x if x is None else np.asarray(x, v.dtype) for x in (low, high))
     return (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
 
 

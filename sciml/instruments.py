@@ -44,7 +44,8 @@ def track(grid: Grid, every: float, spacing: float, repeat: int = 17, skip: int 
     ----------
     every : time between two crossings, s
     spacing : distance between samples along the track, m
-    repeat, skip : the track repeats after ``repeat`` crossings, each ``skip / repeat`` of the box further east
+    repeat, skip : crossings begin at ``repeat`` places, each ``skip / repeat`` of the box further east than the last;
+        where ``repeat`` is odd the one after so many goes the other way, and the track repeats after twice as many
     tilt : angle of the track from the meridian, degrees
     phase, x0 : time [s] and place [m] of the first crossing
     """

@@ -21,7 +21,7 @@ FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "ti
 """Meanings of ``qc``: 0 is the first, and so on."""
 QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
 EVERY = ("value", "sigma", "channel", "platform", "qc")
-FILLS = (-999.0, -9999.0, -99999.0, -999999.0, -32768.0, -2147483648.0)
+FILLS = (-999.0, -9999.0, -99999.0, -999999.0, -32768.0, -32767.0, -2147483648.0, 9999.0, 99999.0, 32767.0)
 """Numbers that stand for nothing even where a file does not say so."""
 MIXED = {"units": "1", "comment": "in channel_units of the channel"}
 """Attributes of measured variables where channels have several units."""
@@ -193,7 +193,7 @@ def check(
         with np.errstate(invalid="ignore"):
             nowhere |= (np.abs(here[0]) > 720) | (np.abs(here[1]) > 90)
     flag(~np.isfinite(value) | timeless | nowhere, "missing")
-    flag((np.isin(value, FILLS) | (np.abs(value) > 1e15)) & np.isfinite(gross), "gross_error")
+    flag((np.isin(value, FILLS) | (np.abs(value) >= 1e10)) & np.isfinite(gross), "gross_error")
     with np.errstate(invalid="ignore"):
         flag(~((sigma > 0) & np.isfinite(sigma)), "bad_sigma")
         if start is not None:
@@ -202,8 +202,11 @@ def check(
             flag(~timeless & ~(time <= end), "outside_window")
     if box is not None:
         west, east, south, north = box
+        if north < south or (east < west and first == "x"):
+            raise ValueError(f"a box is (west, east, south, north), got {box}")
+        wide = (east - west) % 360.0 or 360.0
         with np.errstate(invalid="ignore"):
-            across = (here[0] - west) % 360.0 > east - west if first == "lon" else (here[0] < west) | (here[0] > east)
+            across = (here[0] - west) % 360.0 > wide if first == "lon" else (here[0] < west) | (here[0] > east)
             flag(across | (here[1] < south) | (here[1] > north), "outside_domain")
     for code in np.unique(channel):
         own = np.flatnonzero((channel == code) & (qc == 0))
@@ -256,7 +259,8 @@ def understood(obs: xr.Dataset) -> None:
     wanted = {name: PLACES[name]["units"] for name in pairs[0]}
     wanted |= {} if np.issubdtype(obs["time"].dtype, np.datetime64) else {"time": "s"}
     for name, unit in wanted.items():
-        if (stated := str(obs[name].attrs.get("units", "no unit"))) not in (unit, "seconds", "degrees"):
+        also = {"s": "seconds", "m": "m"}.get(unit, "degrees")
+        if (stated := str(obs[name].attrs.get("units", "no unit"))) not in (unit, also):
             raise ValueError(f"{name} must be in {unit}, not in {stated!r}; convert it, or set its attribute units")
 
 
@@ -284,11 +288,14 @@ def counts(obs: xr.Dataset) -> dict[str, int]:
 
 def good(obs: xr.Dataset, sound: bool = False) -> xr.Dataset:
     """The observations that may be used; ``ValueError`` where they must be ``sound`` and are not."""
-    used = obs.isel(obs=np.flatnonzero(obs["qc"].values == 0))
-    if sound and not (np.isfinite(used["value"].values) & np.isfinite(used["sigma"]) & (used["sigma"] > 0)).all():
-        raise ValueError(
-            "some values are not finite or some sigmas not positive; flag them with observations.check first"
-        )
+    right = obs["qc"].values == 0
+    used = obs if right.all() else obs.isel(obs=np.flatnonzero(right))
+    if sound:
+        numbers = [used[n].values for n in ("value", "sigma", "time", "x", "y", "lon", "lat") if n in used.variables]
+        lacking = any((np.isnat(a) if a.dtype.kind == "M" else ~np.isfinite(a)).any() for a in numbers)
+        if lacking or not (used["sigma"].values > 0).all():
+            raise ValueError("some values, times or places are not finite or some sigmas not positive; flag them with "
+                             "observations.check first")  # fmt: skip
     return used
 
 

@@ -206,7 +206,11 @@ class Operator:
         batch = states.shape[1:-3]
         out = torch.zeros(*batch, count, dtype=self.grid.dtype, device=states.device)
         for channel, needed, rows, index, weight in samples:
-            values = channel.quantity(self.fields(states[needed])).movedim(0, -3).flatten(-3)
+            values = channel.quantity(self.fields(states[needed])).movedim(0, -3)
+            if values.shape[-2:] != self.grid.shape:
+                raise ValueError(f"channel {channel.name} gives fields of {tuple(values.shape[-2:])} points, the "
+                                 f"operator's grid has {tuple(self.grid.shape)}")  # fmt: skip
+            values = values.flatten(-3)
             out = out.index_copy(-1, rows, (values[..., index] * weight).sum(-1))
         return out
 
@@ -248,7 +252,7 @@ class Window:
     """The observations of one assimilation window and how a model sees them."""
 
     obs: xr.Dataset
-    """good observations only, with times after ``start`` up to ``start + steps dt``"""
+    """with times after ``start`` up to ``start + steps dt``; what is flagged is left out"""
     operator: Operator
     start: float
     dt: float
@@ -256,8 +260,8 @@ class Window:
 
     def __post_init__(self):
         real = self.operator.grid.real
-        good(self.obs, sound=True)
         set_once = object.__setattr__
+        set_once(self, "obs", good(self.obs, sound=True))
         set_once(self, "samples", self.operator.samples(self.obs, self.start, self.dt, self.steps))
         set_once(self, "value", real(self.obs["value"].values))
         set_once(self, "sigma", real(self.obs["sigma"].values))
@@ -290,7 +294,7 @@ def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps:
     understood(obs)
     if np.issubdtype(obs["time"].dtype, np.datetime64):
         raise ValueError("windows need times in seconds since the start of the run, not dates; subtract the start")
-    if not (dt > 0 and steps >= 1 and steps == int(steps) and n >= 1):
+    if not (dt > 0 and steps >= 1 and steps == int(steps) and n >= 1 and n == int(n)):
         raise ValueError(f"windows need dt > 0 and whole numbers steps and n from 1, got {dt}, {steps} and {n}")
     if np.any(np.diff(good(obs)["time"].values) < 0):
         raise ValueError("observations must be sorted by time; use observations.concatenate or sortby('time')")

@@ -212,11 +212,17 @@ def cf(
             value = converted(value, units)
             if isinstance(sigma, str):
                 ds[sigma] = converted(ds[sigma], units, difference=True)
+        elif isinstance(sigma, str) and (own := value.attrs.get("units")) != (its := ds[sigma].attrs.get("units", own)):
+            raise ValueError(f"{sigma} is in {its!r}, {variable} in {own!r}: give units, to which both are converted")
         parts = [ds[n].reset_coords(drop=True) for n in axes]
         parts += [ds[sigma] if isinstance(sigma, str) else xr.DataArray(sigma), xr.DataArray(bad)]
         for name, a in zip([*axes, sigma, "edited"], parts, strict=True):
             if not set(a.dims) <= set(value.dims):
                 raise ValueError(f"{name} has dimensions {a.dims}, {variable} has {value.dims}; they do not fit")
+        placed = {d for a in parts[:3] for d in a.dims}
+        if extra := [str(d) for d in value.dims if d not in placed and value.sizes[d] > 1]:
+            raise ValueError(f"{variable} has several values at each time and place, along {', '.join(extra)}: select "
+                             "one of each first")  # fmt: skip
         full = [a.variable.set_dims(dict(value.sizes)).transpose(*value.dims).values for a in parts]
         platform = trajectories(ds, value)
         names = [str(file.attrs.get("platform", "unknown"))]
@@ -252,6 +258,8 @@ def coordinate(ds: xr.Dataset, variable: str, axis: str) -> str:
     ]
     for test in tests:
         if found := [n for n in fitting if test(n)]:
+            if axis != "time" and str(ds[found[0]].attrs.get("units", "")).startswith("rad"):
+                raise ValueError(f"{found[0]} is in radians; convert it to degrees first")
             return found[0]
     raise ValueError(f"{variable} {ds[variable].dims} has no {axis}: no variable with that standard name or units "
                      f"shares its dimensions; there are {listed(ds.variables)}")  # fmt: skip

@@ -79,9 +79,9 @@ def crps_gaussian(mean, std, truth):
     std, error = np.asarray(std, dtype=float), np.asarray(truth, dtype=float) - np.asarray(mean, dtype=float)
     if (std < 0).any():
         raise ValueError(f"standard deviations must not be negative, got {std.min():g}")
-    z = error / np.where(std > 0, std, 1.0)
+    z = error / np.where(std == 0, 1.0, std)
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    return np.where(std > 0, std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi)), np.abs(error))
+    return np.where(std == 0, np.abs(error), std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi)))
 
 
 def crps(ensemble, truth):

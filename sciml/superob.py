@@ -21,12 +21,15 @@ def thin(obs: xr.Dataset, every: int) -> xr.Dataset:
     return obs.assign(qc=("obs", qc, obs["qc"].attrs))
 
 
-def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0, grid: Grid | None = None) -> xr.Dataset:
+def superob(
+    obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0, grid: Grid | None = None, start=None
+) -> xr.Dataset:
     """Means of the good observations of a platform and channel in cells of ``dx`` (in units of the places) and ``dt``
     (seconds), weighted by ``1 / sigma^2``, at their mean place and time; the others are left out.
 
     ``correlated`` is the part of the error variance that all observations of a cell share:
     ``sigma^2 = correlated sigma_0^2 + (1 - correlated) / sum(1 / sigma_i^2)``, with ``sigma_0^2`` their harmonic mean.
+    Cells end at ``start + n dt``, as windows do (default: they begin at the first observation).
     Places are brought into the periodic box of ``grid``, where one is given, and longitudes within 180 degrees of the
     first one, so that 359 and -1 are one place; they come back from 0 to 360, or from -180 where some were negative.
     """
@@ -38,7 +41,7 @@ def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0, grid
     first, second = ("lon", "lat") if "lon" in obs.variables else ("x", "y")
     seconds = used["time"].values
     is_date = np.issubdtype(seconds.dtype, np.datetime64)
-    origin = seconds.min()
+    origin = seconds.min() if start is None else start
     seconds = (seconds - origin) / np.timedelta64(1, "s") if is_date else seconds - origin
     places = {c: used[c].values for c in (first, second)}
     if first == "lon":
@@ -46,9 +49,10 @@ def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0, grid
         places["lon"] = places["lon"][0] + (places["lon"] - places["lon"][0] + 180.0) % 360.0 - 180.0
     elif grid is not None:
         places = {"x": grid.x0 + (places["x"] - grid.x0) % grid.Lx, "y": grid.y0 + (places["y"] - grid.y0) % grid.Ly}
-    keys = [used["platform"].values, used["channel"].values, np.floor(seconds / dt),
+    part = np.floor(seconds / dt) if start is None else np.ceil(seconds / dt)
+    keys = [used["platform"].values, used["channel"].values, part,
             *(np.floor(a / dx) for a in places.values())]  # fmt: skip
-    _, start, cell = np.unique(np.stack(keys), axis=1, return_index=True, return_inverse=True)
+    _, foremost, cell = np.unique(np.stack(keys), axis=1, return_index=True, return_inverse=True)
     cell = cell.ravel()
     weight = used["sigma"].values ** -2.0
     total, n = np.bincount(cell, weight), np.bincount(cell)
@@ -56,7 +60,7 @@ def superob(obs: xr.Dataset, dx: float, dt: float, correlated: float = 0.0, grid
     def mean(a: np.ndarray) -> np.ndarray:
         return np.bincount(cell, weight * a) / total
 
-    out = used.isel(obs=start)
+    out = used.isel(obs=foremost)
     when = mean(seconds)
     when = origin + (when * 1e9).astype("timedelta64[ns]") if is_date else origin + when
     out = out.assign_coords(time=("obs", when, used["time"].attrs))

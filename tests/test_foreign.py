@@ -29,3 +29,47 @@ def test_values_outside_the_range_that_a_file_states_are_missing(limits, tmp_pat
     obs = readers.cf(tmp_path / "r.nc", "h", 0.1)
     assert obs["qc"].values.tolist() == [0, 0, QC["missing"]]
     np.testing.assert_allclose(obs["value"][:2], [-0.05, 0.1])
+
+
+def a_file(path, dims: dict, **variables):
+    """A netCDF file of variables ``(dimensions, kind, values, attributes)``."""
+    with netCDF4.Dataset(path, "w") as file:
+        for name, n in dims.items():
+            file.createDimension(name, n)
+        for name, (own, kind, values, attrs) in variables.items():
+            v = file.createVariable(name, kind, own, fill_value=False)
+            v.set_auto_maskandscale(False)
+            v.setncatts(attrs)
+            v[:] = np.broadcast_to(values, v.shape)
+    return path
+
+
+TRACK = {
+    "time": (("time",), "f8", np.arange(3.0), {"units": "seconds since 2002-01-01", "standard_name": "time"}),
+    "lon": (("time",), "f8", np.arange(3.0), {"units": "degrees_east"}),
+    "lat": (("time",), "f8", np.arange(3.0), {"units": "degrees_north"}),
+    "h": (("time",), "f8", np.arange(3.0), {"units": "m"}),
+}
+
+
+def test_numbers_that_are_not_what_they_seem_are_refused(tmp_path):
+    p, one = tmp_path / "f.nc", {"time": 3}
+    cm = TRACK | {"err": (("time",), "f8", 3.0, {"units": "cm"})}
+    with pytest.raises(ValueError, match="err is in 'cm', h in 'm': give units"):
+        readers.cf(a_file(p, one, **cm), "h", "err")
+    assert readers.cf(p, "h", "err", units="m")["sigma"].values == pytest.approx([0.03] * 3)
+    deep = TRACK | {"h": (("time", "depth"), "f8", np.arange(6.0).reshape(3, 2), {"units": "m"})}
+    with pytest.raises(ValueError, match="h has several values at each time and place, along depth"):
+        readers.cf(a_file(p, one | {"depth": 2}, **deep), "h", 0.1)
+    turned = TRACK | {"lon": (("time",), "f8", 0.1, {"units": "radian", "standard_name": "longitude"})}
+    with pytest.raises(ValueError, match="lon is in radians"):
+        readers.cf(a_file(p, one, **turned), "h", 0.1)
+
+
+def test_unsigned_numbers_and_single_precision_keep_to_their_ranges(tmp_path):
+    p, attrs = tmp_path / "f.nc", {"units": "m", "scale_factor": 1.0, "_Unsigned": "true"}
+    unsigned = TRACK | {"h": (("time",), "i2", np.array([5, -36, -2], "i2"), attrs | {"valid_max": np.int16(-6)})}
+    obs = readers.cf(a_file(p, {"time": 3}, **unsigned), "h", 0.1)  # 5, 65500 and 65534, at most 65530
+    assert (obs["qc"].values == QC["missing"]).tolist() == [False, False, True]
+    single = TRACK | {"h": (("time",), "f4", np.float32(0.1), {"units": "m", "valid_max": np.float64(0.1)})}
+    assert (readers.cf(a_file(p, {"time": 3}, **single), "h", 0.1)["qc"].values == 0).all()

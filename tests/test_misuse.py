@@ -147,12 +147,28 @@ def test_observations_in_another_unit_are_warned_of():
 
 def test_observations_that_nobody_checked_are_refused():
     window = testbed.twin(n=1).windows[0]
-    for name, value in (("value", float("nan")), ("sigma", -1.0)):
+    for name, value in (("value", float("nan")), ("sigma", -1.0), ("x", float("nan")), ("time", float("nan"))):
         bad = window.obs.assign({name: window.obs[name] * 0 + value})
         for use in (lambda o: replace(window, obs=o), lambda o: superob(o, 1e5, 1e5),
                     lambda o: gridded(o, window.operator.grid, 0.0, 1e9)):  # fmt: skip
             with pytest.raises(ValueError, match=r"observations\.check first"):
                 use(bad)
+
+
+def test_flagged_observations_are_left_out_of_windows():
+    window = testbed.twin(n=1).windows[0]
+    spoilt = window.obs["value"].values.copy()
+    spoilt[::10] += 0.1
+    again = replace(window, obs=check(window.obs.assign(value=("obs", spoilt, window.obs["value"].attrs))))
+    assert len(again) == 0.9 * len(window)
+    assert len(again.sigma) == again.obs.sizes["obs"] == len(again)
+
+
+def test_fields_of_another_grid_are_no_equivalents():
+    t = testbed.twin(n=1)
+    H = replace(t.windows[0].operator, fields=lambda z: torch.zeros(*z.shape[:-2], 8, 8, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"gives fields of \(8, 8\) points, the operator.s grid has \(16, 16\)"):
+        replace(t.windows[0], operator=H).equivalents(t.prior[:1].expand(16, -1, -1, -1))
 
 
 def test_fill_values_that_are_most_of_a_channel_are_gross_errors():

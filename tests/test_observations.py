@@ -250,6 +250,27 @@ def test_superobs_of_a_periodic_box_and_around_the_globe():
     assert superob(line.isel(obs=[0]), 1.0, 10.0)["lon"].values == pytest.approx([180.2])
 
 
+def test_superobs_of_windows_keep_to_them():
+    """Cells that end at 10 and 20 s; without ``start`` the first two are one."""
+    obs = observations([1.0, 3.0, 5.0], 1.0, [9.9, 10.1, 20.0], [1.0] * 3, [1.0] * 3)
+    assert superob(obs, 10.0, 10.0, start=0.0)["value"].values.tolist() == [1.0, 4.0]
+    assert superob(obs, 10.0, 10.0)["value"].values.tolist() == [2.0, 5.0]
+
+
+def test_boxes_across_greenwich_and_boxes_that_are_none():
+    obs = observations(np.zeros(3), 1.0, np.arange(3.0), lon=[355.0, 5.0, 100.0], lat=np.zeros(3))
+    assert check(obs, box=(350, 10, -5, 5))["qc"].values.tolist() == [0, 0, QC["outside_domain"]]
+    assert counts(check(obs, box=(0, 360, -5, 5))) == {"good": 3}
+    with pytest.raises(ValueError, match="a box is"):
+        check(obs, box=(0, 10, 5, -5))
+
+
+def test_fills_are_gross_errors_where_they_are_most_values():
+    value = np.r_[np.random.default_rng(0).normal(280, 5, 40), np.full(30, -1e10), np.full(30, 32767.0)]
+    obs = check(observations(value, 1.0, np.arange(100.0), np.arange(100.0), np.zeros(100)))
+    assert counts(obs) == {"good": 40, "gross_error": 60}
+
+
 def test_departures_are_written_back():
     obs = with_departures(container(3), np.array([0.5, 1.0, 2.0]), np.zeros(3))
     assert obs["omb"].values.tolist() == [-0.5, 0.0, 0.0]
