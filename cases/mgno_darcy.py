@@ -18,7 +18,6 @@ Writes scores.nc, error.png, fields.png, summary.json, and the weights, log and 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ import torch
 import xarray as xr
 from common import Common, Count, Positive, Range, Refused, asked, device, folder, main
 from torch import Tensor
+from training import elapsed
 
 from sciml import plot, plot_emulation, score
 from sciml.data import write_netcdf
@@ -199,28 +199,19 @@ def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
         objective = Supervised(learned, x, y, loss, o.batch, autocast=o.autocast, seed=o.seed)
         probes = {0: 1.0} if not o.autocast else {0: 0.8, 1: 0.2}
         plan, precise = out / f"{name}.json", (lambda update: update == 1)
-        seconds, clock = 60 * o.scale["minutes"], None if o.updates or where == "cpu" else Clock()
-        if clock:
-            updates, single = CLOCKED, lambda update: clock() >= 0.8 * seconds
+        seconds, clocked = 60 * o.scale["minutes"], where != "cpu" and o.updates is None
+        if clocked:
+            updates, part = CLOCKED, elapsed(seconds)
         else:
             updates = o.updates or operators.planned(plan, net, Precise(objective, precise), seconds, probes)
-            single = lambda update: update >= 0.8 * updates  # noqa: E731
-        about = operators.trained(name, out, net, Precise(objective, single), updates, o.lr, o.seed,
-                                  seconds if clock else None)  # fmt: skip
+            part = lambda update: update / updates  # noqa: E731
+        switched = Precise(objective, lambda update: part(update) >= 0.8)
+        about = operators.trained(name, out, net, switched, updates, o.lr, o.seed, seconds if clocked else None)
         command = f"python cases/mgno_darcy.py --task {o.task} --preset {o.preset} --networks {name} --seed {o.seed} "
-        command += f"--updates {about['updates']} --batch {o.batch} --lr {o.lr:g}"
+        command += f"--points {o.scale['points']} --batch {o.batch} --lr {o.lr:g} "
+        command += f"--minutes {seconds / 60:g} --device {where}" if clocked else f"--updates {about['updates']}"
         learned.save(path, command=command, **about)
     return Learned.load(path)[0]
-
-
-class Clock:
-    """Seconds since it was first asked."""
-
-    started: float | None = None
-
-    def __call__(self) -> float:
-        self.started = self.started or time.monotonic()
-        return time.monotonic() - self.started
 
 
 class Precise:

@@ -36,7 +36,6 @@ def taught(
     done = load_tensors(checkpoint)[1]["update"] if checkpoint.exists() else 0
     rows = [r for r in read(log) if r["update"] <= done]
     before = rows[-1]["seconds"] if rows else 0.0
-    began: list[float] = []
 
     def note(update: int, loss: float) -> None:
         spent = before + time.process_time() - started
@@ -45,9 +44,12 @@ def taught(
         with replacing(log) as partial:
             partial.write_text("\n".join(lines) + "\n")
 
+    clock = elapsed(seconds or math.inf)
+
     def part(update: int) -> float:
-        began.append(time.monotonic())
-        return (began[-1] - began[0]) / (seconds or math.inf)
+        nonlocal done
+        done = update
+        return clock(update)
 
     limit = {} if seconds is None else {"done": part}
     averaged = fit(net, objective, 10**7 if seconds else updates, checkpoint=checkpoint, log=note, **limit, **options)
@@ -58,9 +60,18 @@ def taught(
         values = np.array([[row[c] for c in columns] for row in rows])
         figure = plot.series([row["update"] for row in rows], values, list(columns.values()), shown, "update")
         plot.save(figure, out / f"{name}.png")
-    return (rows[-1] if rows else {"loss": math.nan}) | {
-        "updates": done + max(0, len(began) - 1) if seconds else updates
-    }
+    return (rows[-1] if rows else {"loss": math.nan}) | {"updates": done if seconds else updates}
+
+
+def elapsed(seconds: float) -> Callable[[int], float]:
+    """Which part of ``seconds`` has passed since it was first asked."""
+    began: list[float] = []
+
+    def part(update: int) -> float:
+        began.append(time.monotonic())
+        return (began[-1] - began[0]) / seconds
+
+    return part
 
 
 def read(log: Path) -> list[dict[str, float]]:

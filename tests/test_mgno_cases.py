@@ -108,6 +108,17 @@ def test_every_task_has_data_a_network_and_tests(task, tmp_path):
             assert case.predicted(learned, test, case.TASKS[task].boundary).shape == test.y[:, : test.steps].shape
 
 
+def test_a_training_by_the_clock_ends_in_time_and_says_so(call, tmp_path, monkeypatch):
+    """As on a GPU; its weights know how many updates it had, and the command that made them."""
+    case = import_module("mgno_darcy")
+    monkeypatch.setattr(case, "device", lambda name: "cpu:0")
+    line = "--preset quick --points 16 --samples 16 --batch 4 --networks mgno --minutes 0.04 --data".split()
+    assert call(*line, tmp_path / "data", "--out", tmp_path / "o", case="mgno_darcy").status == 0
+    about = Learned.load(tmp_path / "o" / "mgno.safetensors")[1]
+    assert 5 < about["updates"] < case.CLOCKED
+    assert "--points 16 --batch 4 --lr 0.003 --minutes 0.04 --device cpu:0" in about["command"]
+
+
 # -- the weights that come with the package --------------------------------------------------------------------------
 def test_shipped_darcy_weights_keep_their_promise():
     """0.0096 on the 100 samples of docs/results.md."""
