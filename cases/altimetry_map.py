@@ -231,7 +231,9 @@ def chosen_box(o: Options, heights: xr.Dataset) -> Box:
         if where.sizes["obs"] == 0:
             raise Refused(f"no height in the files may be used; flags: {counts(heights)}")
         lon, lat = readers.wrapped(where["lon"], float(where["lon"][0]) - 180), where["lat"].values
-        west, east, south, north = (float(a) for a in (lon.min(), lon.max(), lat.min(), lat.max()))
+        hair = 1e-6  # degrees: what lies on the edge is inside
+        west, east = float(lon.min()) - hair, float(lon.max()) + hair
+        south, north = float(lat.min()) - hair, float(lat.max()) + hair
         if max(east - west, north - south) > 25:
             raise Refused(f"the data are not of one region: they cover {west:.0f} to {east:.0f} degrees east and "
                           f"{south:.0f} to {north:.0f} north; choose --box WEST EAST SOUTH NORTH")  # fmt: skip

@@ -36,6 +36,7 @@ Method = Literal[
     "3dvar",
     "enkf",
     "etkf",
+    "enkfn",
     "letkf",
     "4dvar",
     "fuxida",
@@ -129,6 +130,7 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
         "3dvar": (ThreeDVar(s.background, tolerance=1e-2), one),
         "enkf": (ensemble.EnKF(ensemble.perturbed_observations, inflation, seed=o.seed), many),
         "etkf": (ensemble.EnKF(ensemble.square_root, inflation, rotate=True, seed=o.seed), many),
+        "enkfn": (ensemble.EnKF(ensemble.finite_size(), rotate=True, seed=o.seed), many),
         "letkf": (local, many),
         "4dvar": (four_d_var(o, s.analysed), one),
     }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from sciml.observations import QC, good, names
+from sciml.observations import FLAGS, QC, good, names, units_of
 from sciml.plot import pyplot
 from sciml.readers import wrapped
 
@@ -106,4 +106,80 @@ def along_track(obs: xr.Dataset, passes: Sequence[np.ndarray], withheld: np.ndar
         ax.grid(alpha=0.3)
         degrees(ax.xaxis, "NS")
     axes[0, 0].legend(fontsize=8, ncols=4)
+    return figure
+
+
+def around(obs: xr.Dataset) -> tuple[np.ndarray, np.ndarray, Box]:
+    """Longitudes that begin after the widest gap, so that data across Greenwich stay together, latitudes, and a box
+    about them."""
+    lon, lat = wrapped(obs["lon"], 0.0), obs["lat"].values
+    placed = np.sort(lon[np.isfinite(lon)])
+    gaps = np.diff(placed, append=placed[:1] + 360.0)
+    widest = int(np.argmax(gaps))
+    start = float(placed[(widest + 1) % placed.size]) if gaps[widest] > 20.0 else 0.0
+    lon = wrapped(lon, start - 360.0 * (start > 180.0))
+    pad = 0.02 * max(np.ptp(placed := lon[np.isfinite(lon)]), np.nanmax(lat) - np.nanmin(lat), 0.1)
+    south, north = max(-90.0, np.nanmin(lat) - pad), min(90.0, np.nanmax(lat) + pad)
+    return lon, lat, (float(placed.min() - pad), float(placed.max() + pad), float(south), float(north))
+
+
+def panels_of(obs: xr.Dataset, n: int):
+    """A figure of ``n`` maps, of the shape of the data, with longitudes, latitudes and box of :func:`around`."""
+    lon, lat, box = around(obs)
+    columns = min(2, n)
+    rows = -(-n // columns)
+    tall = (box[3] - box[2]) / max(0.5, np.cos(np.radians((box[2] + box[3]) / 2))) > box[1] - box[0]
+    size = ((4.5 if tall else 8.0) * columns + 1.5, (6.0 if tall else 4.8) * rows)
+    figure, axes = pyplot().subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for ax in axes.flat[n:]:
+        ax.set_axis_off()
+    return figure, axes.flat, lon, lat, box
+
+
+def dot(n: int) -> float:
+    """Area [points^2] of dots of which ``n`` cover a map."""
+    return float(np.clip(2e5 / max(n, 1), 0.5, 12))
+
+
+def values(obs: xr.Dataset):
+    """What may be used, one map for each channel, coloured from the 2nd to the 98th percentile; the rest in grey."""
+    import cmocean  # noqa: F401
+
+    units, right = units_of(obs), obs["qc"].values == 0
+    seen = [c for c in range(len(units)) if (right & (obs["channel"].values == c)).any()]
+    figure, axes, lon, lat, box = panels_of(obs, len(seen))
+    for ax, c in zip(axes, seen, strict=False):
+        own = obs["channel"].values == c
+        name, unit = list(units.items())[c]
+        shown, hidden = own & right, own & ~right
+        size = dot(int(own.sum()))
+        value = obs["value"].values[shown]
+        low, high = np.percentile(value, (2, 98))
+        warm, height = unit in ("K", "degC"), unit in ("m", "cm", "mm")
+        if height:
+            low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+        ax.plot(lon[hidden], lat[hidden], ".", c="0.85", ms=size**0.5, zorder=0, rasterized=True)
+        style = dict(cmap="cmo.thermal" if warm else "cmo.balance" if height else "viridis", vmin=low, vmax=high)
+        dots = ax.scatter(lon[shown], lat[shown], s=size, c=value, linewidths=0, rasterized=True, **style)
+        figure.colorbar(dots, ax=ax, label=f"{name} ({unit})", extend="both", shrink=0.8)
+        chart(ax, box, f"{name}: {shown.sum()} good of {own.sum()}")
+    figure.suptitle(f"{', '.join(names(obs, 'platform'))[:60]}, grey: not used")
+    return figure
+
+
+def flags(obs: xr.Dataset):
+    """Where observations carry which flag; what is good lies below, in light grey."""
+    figure, (ax, *_), lon, lat, box = panels_of(obs, 1)
+    size = dot(obs.sizes["obs"]) ** 0.5
+    found = np.bincount(obs["qc"].values.astype(int), minlength=len(FLAGS))
+    colours = ["0.85", "#000000", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#8c564b", "#d55e00", "#cc79a7",
+               "#7f7f7f", "#e69f00"]  # fmt: skip
+    for code, (name, colour) in enumerate(zip(FLAGS, colours, strict=True)):
+        if found[code]:
+            own = obs["qc"].values == code
+            label = f"{name.replace('_', ' ')}: {found[code]}"
+            ax.plot(lon[own], lat[own], ".", c=colour, ms=size, label=label, rasterized=True)
+    chart(ax, box, "")
+    figure.legend(loc="outside lower center", ncols=4, markerscale=10 / max(size, 1), fontsize=9)
+    figure.suptitle(", ".join(names(obs, "platform"))[:60])
     return figure

@@ -110,9 +110,12 @@ def decoded(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     empty = {}
     for n, v in ds.variables.items():
         fill: Any = netCDF4.default_fillvals.get(v.dtype.str[1:]) if v.dtype.itemsize > 1 else None
+        declared = bool({"_FillValue", "missing_value"} & v.attrs.keys())
+        if declared and v.dtype.kind in "iu" and v.dtype.itemsize == 2:  # -32767 may be a measurement then
+            fill = None
         if fill is not None and np.any(v.values == fill):
             empty[n] = v.values == fill
-            if not {"_FillValue", "missing_value"} & v.attrs.keys():
+            if not declared:
                 v.attrs["_FillValue"] = v.dtype.type(fill)
         if (outside := invalid(v)) is not None:
             empty[n] = outside | empty.get(n, False)

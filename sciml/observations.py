@@ -178,6 +178,7 @@ def check(
     qc, time = obs["qc"].values.copy(), obs["time"].values
     value, sigma, channel = (obs[name].values for name in ("value", "sigma", "channel"))
     here, known = [obs[name].values for name in (first, second)], names(obs, "channel")
+    expected = {name.replace(" ", "_"): numbers for name, numbers in (usual or {}).items()}
     timeless = np.isnat(time) if np.issubdtype(time.dtype, np.datetime64) else ~np.isfinite(time)
 
     def flag(where: np.ndarray, reason: str) -> None:
@@ -215,7 +216,7 @@ def check(
             flag(among(own, (sigma[own] > 1e6 * typical) | (sigma[own] < 1e-3 * typical)), "bad_sigma")
             off = np.abs(value[own] - np.median(value[own]))
             flag(among(own, off > gross * max(1.4826 * float(np.median(off)), typical)), "gross_error")
-        mean, std = (usual or {}).get(known[code], (0.0, np.inf))
+        mean, std = expected.get(known[code], (0.0, np.inf))
         flag(among(own, np.abs(value[own] - mean) > FAR * np.hypot(std, sigma[own])), "gross_error")
     for code in np.unique(obs["platform"].values):
         own = np.flatnonzero((obs["platform"].values == code) & (qc == 0))

@@ -307,7 +307,9 @@ def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps:
         why = f"none of {obs.sizes['obs']} can be used: {counts(checked)}" if obs.sizes["obs"] else "there are none"
         warnings.warn(f"all {n} windows are without observations, {why}", stacklevel=2)
     elif bare := int((cuts[1:] == cuts[:-1]).sum()):
-        warnings.warn(f"{bare} of {n} windows are without observations", stacklevel=2)
+        short = bare == n - 1 and 0 < float(time.max()) - start <= n * steps * dt / 3600.0
+        advice = f"; are times in seconds? The last is {time.max():g}, the windows end at {edges[-1]:g}" * short
+        warnings.warn(f"{bare} of {n} windows are without observations{advice}", stacklevel=2)
     elif len(used["obs"]) >= 50 and all(
         0 < np.ptp(used[axis].values) < 0.01 * length for axis, length in (("x", grid.Lx), ("y", grid.Ly))
     ):

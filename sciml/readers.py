@@ -224,7 +224,7 @@ def cf(
             raise ValueError(f"{variable} has several values at each time and place, along {', '.join(extra)}: select "
                              "one of each first")  # fmt: skip
         full = [a.variable.set_dims(dict(value.sizes)).transpose(*value.dims).values for a in parts]
-        platform = trajectories(ds, value)
+        platform = trajectories(ds, value, rows(file))
         names = [str(file.attrs.get("platform", "unknown"))]
         names = names if platform is None else [f"trajectory_{i}" for i in range(int(platform.max(initial=0)) + 1)]
         if len(names) > 127:
@@ -265,17 +265,25 @@ def coordinate(ds: xr.Dataset, variable: str, axis: str) -> str:
                      f"shares its dimensions; there are {listed(ds.variables)}")  # fmt: skip
 
 
-def trajectories(ds: xr.Dataset, value: xr.DataArray) -> np.ndarray | None:
-    """Number of the trajectory of each sample, in the shape of the values; None where there is only one."""
+def rows(file: xr.Dataset) -> set:
+    """Dimensions that number trajectories: of a variable of their names (``cf_role``), or usual ones."""
+    return {"trajectory", "traj", "drifter"} | {
+        v.dims[0] for v in file.variables.values() if v.dims and v.attrs.get("cf_role") == "trajectory_id"
+    }
+
+
+def trajectories(ds: xr.Dataset, value: xr.DataArray, named: set) -> np.ndarray | None:
+    """Number of the trajectory of each sample, in the shape of the values, whose first dimension may be one of those
+    ``named``; None where there is only one."""
     for v in ds.variables.values():
         if v.attrs.get("sample_dimension") in value.dims:
-            rows = np.repeat(np.arange(v.size), v.values.ravel().astype(int))
-            if rows.size != value.size:
-                raise ValueError(f"the row sizes of the trajectories add up to {rows.size}, not {value.size} samples")
-            return rows
+            own = np.repeat(np.arange(v.size), v.values.ravel().astype(int))
+            if own.size != value.size:
+                raise ValueError(f"the row sizes of the trajectories add up to {own.size}, not {value.size} samples")
+            return own
         if "instance_dimension" in v.attrs and v.dims == value.dims:
             return v.values.astype(int)
-    if len(value.dims) == 2 and value.dims[0] in ("trajectory", "traj", "drifter"):
+    if len(value.dims) == 2 and value.dims[0] in named:
         return np.indices(value.shape)[0]
     return None
 

@@ -29,6 +29,7 @@ def superob(
 
     ``correlated`` is the part of the error variance that all observations of a cell share:
     ``sigma^2 = correlated sigma_0^2 + (1 - correlated) / sum(1 / sigma_i^2)``, with ``sigma_0^2`` their harmonic mean.
+    ``count`` is the number of observations in a mean, those in means of which it is one included.
     Cells end at ``start + n dt``, as windows do (default: they begin at the first observation).
     Places are brought into the periodic box of ``grid``, where one is given, and longitudes within 180 degrees of the
     first one, so that 359 and -1 are one place; they come back from 0 to 360, or from -180 where some were negative.
@@ -56,6 +57,7 @@ def superob(
     cell = cell.ravel()
     weight = used["sigma"].values ** -2.0
     total, n = np.bincount(cell, weight), np.bincount(cell)
+    measured = np.bincount(cell, used["count"].values) if "count" in used else n
 
     def mean(a: np.ndarray) -> np.ndarray:
         return np.bincount(cell, weight * a) / total
@@ -71,5 +73,5 @@ def superob(
     variance = correlated * n / total + (1 - correlated) / total
     new = {"sigma": np.sqrt(variance)} | {c: mean(used[c].values) for c in ("value", "omb", "oma") if c in used}
     out = out.assign({c: ("obs", v, used[c].attrs) for c, v in new.items()})
-    out = out.assign(count=("obs", n.astype(np.int32), {"units": "1", "long_name": "observations in the mean"}))
+    out = out.assign(count=("obs", measured.astype(np.int32), {"units": "1", "long_name": "observations in the mean"}))
     return out.isel(obs=np.argsort(out["time"].values, kind="stable"))

@@ -59,6 +59,7 @@ PROMISED = {
     "prose_ode": "table.nc errors.png trajectories.png sweeps.png model.safetensors training.csv summary.json",
     "prose_pde": "table.nc errors.png fields.png sweeps.png training.csv model.safetensors summary.json",
     "prose_qg": "table.nc errors.png maps.png terms.png summary.json",
+    "satellite_file": "synthetic_swath.nc observations.nc values.png flags.png summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }
 QG = SHORT["qg_two_layer"].split()

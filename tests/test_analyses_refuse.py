@@ -37,13 +37,12 @@ def setting():
 
 
 @pytest.mark.parametrize("make", [OptimalInterpolation, ThreeDVar, FourDVar])
-def test_methods_of_one_state_refuse_an_ensemble(setting, make):
-    """One increment shared by N members would count every observation N times."""
+def test_variational_methods_take_a_state_or_a_batch(setting, make):
     step, window, B = setting
     z = torch.zeros(2, *GRID.modes, dtype=torch.complex128)
     assert torch.isfinite(make(B)(State(z), window, step).state.z.abs()).all()
-    with pytest.raises(ValueError, match=r"takes one state, .*not an ensemble of shape \(3, 2, "):
-        make(B)(State(z.expand(3, *z.shape)), window, step)
+    with pytest.raises(ValueError, match=r"takes a state, .*, or several, .*, not \(4, 3, 2, "):
+        make(B)(State(z.expand(4, 3, *z.shape)), window, step)
 
 
 @pytest.mark.parametrize("make", [

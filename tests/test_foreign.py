@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sciml import readers
-from sciml.observations import QC
+from sciml.observations import QC, names
 
 LIMITS = [{"valid_min": np.int16(-10), "valid_max": np.int16(10)}, {"valid_range": np.array([-10, 10], np.int16)},
           {"valid_max": np.float64(0.1)}]  # fmt: skip
@@ -73,3 +73,21 @@ def test_unsigned_numbers_and_single_precision_keep_to_their_ranges(tmp_path):
     assert (obs["qc"].values == QC["missing"]).tolist() == [False, False, True]
     single = TRACK | {"h": (("time",), "f4", np.float32(0.1), {"units": "m", "valid_max": np.float64(0.1)})}
     assert (readers.cf(a_file(p, {"time": 3}, **single), "h", 0.1)["qc"].values == 0).all()
+
+
+def test_what_the_library_fills_with_is_a_measurement_beside_another_fill_value(tmp_path):
+    p, attrs = tmp_path / "f.nc", {"units": "m", "scale_factor": 0.001}
+    h = (("time",), "i2", np.array([-32767, -32768, 5], "i2"))
+    obs = readers.cf(a_file(p, {"time": 3}, **TRACK | {"h": (*h, attrs | {"_FillValue": np.int16(-32768)})}), "h", 0.1)
+    assert (obs["qc"].values == QC["missing"]).tolist() == [False, True, False]
+    obs = readers.cf(a_file(p, {"time": 3}, **TRACK | {"h": (*h, attrs)}), "h", 0.1)
+    assert (obs["qc"].values == QC["missing"]).tolist() == [True, False, False]
+
+
+def test_rows_of_drifters_whatever_their_dimension_is_called(tmp_path):
+    two = {n: (("ID", "time"), "f8", np.tile(v[2], (2, 1)), v[3]) for n, v in TRACK.items()}
+    name = {"ID": (("ID",), "i4", np.array([7, 9], "i4"), {"cf_role": "trajectory_id"})}
+    obs = readers.cf(a_file(tmp_path / "f.nc", {"ID": 2, "time": 3}, **two | name), "h", 0.1)
+    assert names(obs, "platform") == ["trajectory_0", "trajectory_1"]
+    assert obs["platform"].values.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (obs["qc"].values == 0).all()

@@ -127,6 +127,8 @@ def test_what_a_climatology_does_not_know_is_a_gross_error():
     checked = check(ds, usual={"value": (1.0, 2.2)})  # 6 hypot(2.2, 1) = 14.5
     assert checked["qc"].values.tolist() == [0, 0, QC["gross_error"], QC["gross_error"], 0]
     assert counts(check(ds, usual={"other": (99.0, 1.0)})) == {"good": 5}
+    blank = observations(ds["value"], 1.0, ds["time"], ds["x"], ds["y"], channels=["sea level"])
+    assert counts(check(blank, usual={"sea level": (99.0, 1.0)})) == {"gross_error": 5}
 
 
 def test_errors_too_small_to_be_true_are_flagged():
@@ -233,6 +235,13 @@ def test_superobs_are_weighted_means_with_the_error_of_means():
     np.testing.assert_allclose(out["x"], [(0.1 + 0.3 * 4) / 5, 5.0])
     together = superob(check(obs), dx=1.0, dt=100.0, correlated=1.0)
     np.testing.assert_allclose(together["sigma"], [np.sqrt(2 / 5), 1.0])
+
+
+def test_superobs_of_superobs_count_all_observations():
+    obs = observations(np.ones(5), 1.0, np.arange(5.0), np.array([0.1, 0.2, 0.3, 1.1, 1.2]), np.zeros(5))
+    once = superob(obs, 1.0, 10.0)
+    assert once["count"].values.tolist() == [3, 2]
+    assert superob(once, 2.0, 10.0)["count"].values.tolist() == [5]
 
 
 def test_superobs_of_a_periodic_box_and_around_the_globe():

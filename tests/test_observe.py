@@ -8,6 +8,7 @@ from sciml import Grid, TwoLayerQG
 from sciml.instruments import Clouds, Instrument, both_sides, errors_in_common, points, scan, simulate, swath, track
 from sciml.observations import names, observations
 from sciml.observe import Channel, Operator, footprint, level, radiance, speed, ssh, velocity, windows
+from tests.models import qg
 
 GRID = Grid(32, 24, Lx=4e5, Ly=3e5, dealias=1.0)
 QUANTITIES = {
@@ -203,3 +204,12 @@ def test_windows_of_dates_or_of_no_length_are_refused():
     far = observations([1.0], 1.0, 1.0, lon=[0.0], lat=[0.0], channels=["sea level"])
     with pytest.raises(ValueError, match="not lon and lat"):
         H.samples(far, 0.0, 1.0, 2)
+
+
+def test_times_in_days_are_told():
+    """All of a month then lies in the first minute of the run."""
+    _eq, _, operator = qg()
+    days = np.linspace(1.0, 30.0, 20)
+    obs = observations(np.zeros(20), 1e-3, days, np.linspace(0, 3e5, 20), np.linspace(0, 2e5, 20), channels=["ssh"])
+    with pytest.warns(UserWarning, match="5 of 6 windows are without observations; are times in seconds\\? The last"):
+        windows(obs, operator, 0.0, 3600.0, 120, 6)

@@ -140,3 +140,41 @@ def test_the_search_starts_where_the_cost_is_less(step):
     found, expected, warm = (four(one.state, second, step, past) for past in (wild, plain, one.memory))
     torch.testing.assert_close(found.state.z, expected.state.z)
     assert warm.info["cost_before"] < 0.9 * expected.info["cost_before"], "the trajectory of the cycle before is used"
+
+
+@pytest.mark.parametrize("make", [
+    lambda B: sm.OptimalInterpolation(B, tolerance=1e-9),
+    lambda B: sm.ThreeDVar(B, tolerance=1e-9),
+    lambda B: FourDVar(B, 2, inner=60),
+    lambda B: FourDVar(B, 2, inner=60, model_error=0.3),
+    lambda B: FourDVar(B, 2, inner=60, newest=True),
+], ids=["oi", "3dvar", "4dvar", "4dvar-weak", "4dvar-newest"])  # fmt: skip
+def test_each_state_of_a_batch_gets_the_analysis_that_it_gets_alone(make):
+    """No observation is shared between members, as one increment for all of them would do."""
+    eq, step, operator = qg()
+    B = qg_covariance(eq).scaled(2.0)
+    first = ssh_window(operator)
+    later = Window(first.obs.assign_coords(time=first.obs["time"] + 3 * 3600.0), operator, 3 * 3600.0, 3600.0, 3)
+    many = eq.init(sm.random_pv(eq, seed=1, members=3, speed=0.05))
+    read = lambda z: eq.grid.ifft(eq.psi(z))  # noqa: E731
+    found = cycle(step, make(B), [first, later], sm.State(many), read)
+    alone = [cycle(step, make(B), [first, later], sm.State(z), read) for z in many]
+    expected = torch.stack([one.final.z for one in alone])
+    assert (found.final.z - expected).abs().max() < 2e-3 * (expected - many).abs().max()
+    means = [torch.stack([one.departures[-1][i] for one in alone]).mean(0) for i in range(2)]
+    for mine, mean in zip(found.departures[-1], means, strict=False):
+        assert (mine - mean).abs().max() < 1e-2 * later.sigma.min()
+    assert found.spread is not None
+    assert found.spread[-1].mean() < read(many).std(0).mean()
+
+
+def test_steps_of_a_batch_are_halved_one_by_one():
+    """Newton's full step of atan goes too far from 3, not from 0.02: neither may hold the other back."""
+    g = lambda v: torch.atan(30 * v)  # noqa: E731
+    d = torch.tensor([1.4, -1.5], dtype=torch.float64)
+    starts = torch.tensor([[3.0, 3.0], [0.02, -0.02]], dtype=torch.float64)
+    found, costs = gauss_newton(g, d, starts, 10, 5, batch=1)
+    alone = [gauss_newton(g, d, start, 10, 5) for start in starts]
+    torch.testing.assert_close(found, torch.stack([v for v, _ in alone]))
+    assert all(b <= a for a, b in pairwise(costs))
+    assert costs[-1] == pytest.approx(sum(c[-1] for _, c in alone) / 2)

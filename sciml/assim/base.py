@@ -97,6 +97,15 @@ def single(background: State) -> State:
     return background
 
 
+def batch_axes(background: State) -> int:
+    """0 for a state, 1 for a batch of states in the leading axis; raises ``ValueError`` for anything else."""
+    if background.z.ndim not in (3, 4):
+        raise ValueError(
+            f"this analysis takes a state, (n, *modes), or several, (state, n, *modes), not {tuple(background.z.shape)}"
+        )
+    return background.z.ndim - 3
+
+
 def restarted(state: State, z: Tensor) -> State:
     """The state with other fields; tendencies remembered by multi-step methods do not belong to them."""
     return state._replace(z=z, memory=())

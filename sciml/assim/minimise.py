@@ -21,31 +21,40 @@ Map = Callable[[Tensor], Tensor]
 
 def cost(g: Map, d: Tensor, v: Tensor) -> Tensor:
     """J(v)."""
-    return 0.5 * (v**2).sum() + 0.5 * ((g(v) - d) ** 2).sum()
+    return size(v, g(v) - d)
+
+
+def size(v: Tensor, departure: Tensor, batch: int = 0) -> Tensor:
+    """``(|v|^2 + |departure|^2) / 2``, of each of the problems in the first ``batch`` axes."""
+    return 0.5 * (v**2).flatten(batch).sum(-1) + 0.5 * (departure**2).flatten(batch).sum(-1)
 
 
 def gauss_newton(
-    g: Map, d: Tensor, v: Tensor, outer: int, inner: int, tolerance: float = 1e-3, halve: bool = True
+    g: Map, d: Tensor, v: Tensor, outer: int, inner: int, tolerance: float = 1e-3, halve: bool = True, batch: int = 0
 ) -> tuple[Tensor, list[float]]:
     """Minimise J from ``v``; returns the control and J before each outer loop and at the end.
 
     With ``halve``, a step that makes J larger is halved up to four times, and the search ends where that does not help.
+    The first ``batch`` axes (0 or 1) of ``v`` and of ``g(v)`` hold problems of their own, solved side by side; what is
+    returned then is the mean of their J.
     """
-    costs = []
     value, tangent, adjoint = linearised(g, v)
-    costs.append(float(0.5 * (v**2).sum() + 0.5 * ((value - d) ** 2).sum()))
+    lowest = size(v, value - d, batch)
+    costs = [float(lowest.mean())]
     for _ in range(outer):
-        dv = conjugate_gradients(hessian(tangent, adjoint), -v - adjoint(value - d), inner, tolerance)
-        for _ in range(5):
+        full = conjugate_gradients(hessian(tangent, adjoint), -v - adjoint(value - d), inner, tolerance, batch)
+        dv, worse = full, torch.ones_like(lowest, dtype=torch.bool)
+        for part in (1.0, 0.5, 0.25, 0.125, 0.0625, 0.0):
+            dv = torch.where(worse.reshape(*worse.shape, *[1] * (v.ndim - batch)), part * full, dv)
             value, tangent, adjoint = linearised(g, v + dv)
-            now = float(0.5 * ((v + dv) ** 2).sum() + 0.5 * ((value - d) ** 2).sum())
-            if now <= costs[-1] or not halve:
+            now = size(v + dv, value - d, batch)
+            worse = ~(now <= lowest)
+            if not halve or not bool(worse.any()):
                 break
-            dv = dv / 2
-        else:
+        if halve and not bool(dv.any()):  # no step helps
             return v, costs
-        v = v + dv
-        costs.append(now)
+        v, lowest = v + dv, now
+        costs.append(float(now.mean()))
     return v, costs
 
 

@@ -1,7 +1,8 @@
 r"""Analyses with a static background covariance: free run, optimal interpolation, 3D-Var.
 
-Observations are compared with the background at their own times; the increment is valid in the middle of the window
-(first guess at appropriate time), from where the model carries it to the end.
+A batch of states in the leading axis is analysed side by side, each with the same observations. Observations are
+compared with the background at their own times; the increment is valid in the middle of the window (first guess at
+appropriate time), from where the model carries it to the end.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Analysis, Covariance, forecast, restarted, single, trajectory
+from sciml.assim.base import Analysed, Analysis, Covariance, batch_axes, forecast, restarted, trajectory
 from sciml.assim.minimise import gauss_newton
 from sciml.observe import Window
 from sciml.step import State, Step
@@ -81,13 +82,15 @@ class ThreeDVar:
             raise ValueError(f"outer and inner must be at least 1, got {self.outer} and {self.inner}")
 
     def __call__(self, background: State, window: Window, step: Step, memory=None) -> Analysed:
-        states, end, equivalents = forecast(step, single(background), window)
-        g = in_error_units(window, states, self.covariance)
-        v = torch.zeros(self.covariance.shape, dtype=window.value.dtype, device=window.value.device)
-        v, costs = gauss_newton(g, window.value / window.sigma, v, self.outer, self.inner, self.tolerance, self.halve)
+        batch = batch_axes(background)
+        states, end, equivalents = forecast(step, background, window)
+        g, d = in_error_units(window, states, self.covariance), window.value / window.sigma
+        v = d.new_zeros(*background.z.shape[:batch], *self.covariance.shape)
+        v, costs = gauss_newton(g, d, v, self.outer, self.inner, self.tolerance, self.halve, batch)
         with torch.no_grad():
             done = carried(step, background, window, states, end, self.covariance(v), self.middle, equivalents)
             seen = g(v) * window.sigma
+            seen = seen.mean(0) if batch else seen
         return done._replace(info={"cost_before": costs[0], "cost_after": costs[-1]}, analysis_equivalents=seen)
 
 

@@ -4,7 +4,7 @@ r"""4D-Var: the trajectory that fits background and observations best, in the se
 
 (Le Dimet & Talagrand 1986; incremental: Courtier et al. 1994), with adjoint and tangent by automatic differentiation
 and the control variable ``x_0 = x_b + B^{1/2} v``. Weak constraint (Tremolet 2006): increments ``Q^{1/2} w`` between
-windows.
+windows. A batch of states in the leading axis is analysed side by side, each with the same observations.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml.assim.base import Analysed, Covariance, forecast, restarted, single, trajectory
-from sciml.assim.minimise import Map, cost, gauss_newton
+from sciml.assim.base import Analysed, Covariance, batch_axes, forecast, restarted, trajectory
+from sciml.assim.minimise import Map, gauss_newton, size
 from sciml.observe import Window
 from sciml.step import State, Step
 
@@ -76,22 +76,25 @@ class FourDVar:
 
     def __call__(self, background: State, window: Window, step: Step, memory: Past | None = None) -> Analysed:
         past = memory or Past((), (), ())
-        _, end, equivalents = forecast(step, single(background), window)
+        batch = batch_axes(background)
+        _, end, equivalents = forecast(step, background, window)
         windows, priors = (*past.windows, window), (*past.priors, background)
         guesses = (*past.guesses, background.z)
         prior = restarted(priors[0], guesses[0]) if self.newest else priors[0]
         d = torch.cat([w.value / w.sigma for w in self.assimilated(windows)])
         g = self.model(step, prior, windows)
         n = 1 + (len(windows) - 1) * (self.model_error > 0)
-        v = torch.zeros(n, *self.covariance.shape, dtype=d.dtype, device=d.device)
-        v[0] = whitened(self.covariance, guesses[0] - prior.z)
+        v = d.new_zeros(*background.z.shape[:batch], n, *self.covariance.shape)
+        v[..., 0, :, :, :] = whitened(self.covariance, guesses[0] - prior.z)
         with torch.no_grad():
-            if bool(v.any()) and not cost(g, d, v) < cost(g, d, 0 * v):  # not a difference that B allows
-                v.zero_()
-        v, costs = gauss_newton(g, d, v, self.outer, self.inner)
+            if bool(v.any()):
+                allowed = size(v, g(v) - d, batch) < size(0 * v, g(0 * v) - d, batch)  # differences that B allows
+                v = torch.where(allowed.reshape(*allowed.shape, 1, 1, 1, 1), v, 0.0)
+        v, costs = gauss_newton(g, d, v, self.outer, self.inner, batch=batch)
         with torch.no_grad():
             starts = self.starts(step, prior, windows, v)
-            seen = g(v)[len(d) - len(window) :] * window.sigma
+            seen = g(v)[..., len(d) - len(window) :] * window.sigma
+            seen = seen.mean(0) if batch else seen
         keep = slice(1, None) if len(windows) >= self.lag else slice(0, None)
         later = Past(windows[keep], priors[keep], tuple(starts[:-1])[keep])
         state = restarted(end, starts[-1])
@@ -105,12 +108,12 @@ class FourDVar:
         """v to the equivalents of the assimilated windows, over sigma."""
 
         def g(v: Tensor) -> Tensor:
-            state, found = restarted(prior, prior.z + self.covariance(v[0])), []
+            state, found = restarted(prior, prior.z + self.covariance(v[..., 0, :, :, :])), []
             for i, window in enumerate(windows):
                 state = self.disturbed(state, v, i)
                 states, state = trajectory(step, state, window.steps)
                 found.append((window, states))
-            return torch.cat([w.equivalents(s) / w.sigma for w, s in found[-len(self.assimilated(windows)) :]])
+            return torch.cat([w.equivalents(s) / w.sigma for w, s in found[-len(self.assimilated(windows)) :]], -1)
 
         return g
 
@@ -118,11 +121,11 @@ class FourDVar:
         """With the model error of window ``i``."""
         if i == 0 or not self.model_error:
             return state
-        return restarted(state, state.z + self.model_error * self.covariance(v[i]))
+        return restarted(state, state.z + self.model_error * self.covariance(v[..., i, :, :, :]))
 
     def starts(self, step: Step, prior: State, windows: tuple[Window, ...], v: Tensor) -> list[Tensor]:
         """The best trajectory at the start of each window, and at the end."""
-        state, found = restarted(prior, prior.z + self.covariance(v[0])), []
+        state, found = restarted(prior, prior.z + self.covariance(v[..., 0, :, :, :])), []
         for i, window in enumerate(windows):
             state = self.disturbed(state, v, i)
             found.append(state.z)
@@ -133,9 +136,7 @@ class FourDVar:
 def whitened(covariance: Covariance, dz: Tensor) -> Tensor:
     """v with ``B^{1/2} v = dz``, where B allows it."""
     if not bool(dz.abs().amax() > 0):
-        return torch.zeros(covariance.shape, dtype=covariance.root.dtype, device=dz.device)
+        return torch.zeros(*dz.shape[:-3], *covariance.shape, dtype=covariance.root.dtype, device=dz.device)
     root = covariance.root.permute(2, 3, 0, 1).double()
-    coefficients = torch.linalg.pinv(root, rtol=1e-8).to(torch.complex128) @ dz.permute(1, 2, 0)[..., None].to(
-        torch.complex128
-    )
-    return covariance.grid.ifft(coefficients[..., 0].permute(2, 0, 1).to(dz.dtype))
+    inverse = torch.linalg.pinv(root, rtol=1e-8).permute(2, 3, 0, 1).to(torch.complex128)
+    return covariance.grid.ifft(torch.einsum("ijkl,...jkl->...ikl", inverse, dz.to(torch.complex128)).to(dz.dtype))
