@@ -115,7 +115,7 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     if o.weights is not None and o.method not in (*LEARNED, "all"):
         raise Refused(f"--weights {o.weights}: --method {o.method} has no network; those that do: {', '.join(LEARNED)}")
     if o.method in (*LEARNED, "all"):
-        net, own = network(o.weights or WEIGHTS[o.model], s.eq), replace(o, method="hybrid")
+        net, own = network(o.weights or WEIGHTS[o.model], s.eq, o.model, blind=False), replace(o, method="hybrid")
         few = LETKF(space, own.tuned("radius"), own.tuned("inflation"), every=2, seed=o.seed)
         start = sm.State(s.climate[order[: o.hybrid_members]])
         learned = {"fuxida": (net, one), "hybrid": (Hybrid(few, net, own.tuned("network_weight")), start)}
@@ -141,8 +141,15 @@ def four_d_var(o: Options, errors: sm.Covariance) -> FourDVar:
     return FourDVar(errors, o.tuned("lag"), outer=1, inner=o.tuned("iterations"), model_error=o.tuned("model_error"))
 
 
-def network(path: Path, eq: sm.TwoLayerQG) -> FuXiDA:
-    """The learned analysis of a file."""
+def network(path: Path, eq: sm.TwoLayerQG, model: str | None = None, blind: bool | None = None) -> FuXiDA:
+    """The learned analysis of a file, trained for ``model``, one that is ``blind`` to observations or is not (None: of
+    any kind)."""
     if not path.exists():
         raise Refused(f"no weights at {path}; make them with: python cases/qg_fuxi_da.py --train")
-    return FuXiDA.load(path, *testbed.shown(eq))
+    found = FuXiDA.load(path, *testbed.shown(eq))
+    if model is not None and (of := found.about.get("model", model)) != model:
+        raise Refused(f"{path} was trained for the {of} model: use it with --model {of}")
+    if blind is not None and blind == found.net.sees:
+        raise Refused(f"{path} is of a network that sees {'observations' if blind else 'no observations, CORR'}: "
+                      f"give it with --{'weights' if blind else 'corr-weights'}")  # fmt: skip
+    return found

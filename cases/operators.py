@@ -117,5 +117,5 @@ def trained(
     """
     print(f"training {name}: {count(net)} weights, {f'{seconds:g} s' if seconds else f'{updates} updates'}", flush=True)
     last = taught(net, objective, updates, out, name=name, lr=lr, warm_up=min(200, 1 + updates // 10), average=0.995,
-                  every=max(1, updates // 20), seconds=seconds)  # fmt: skip
+                  every=max(1, updates // 20), seconds=seconds, about={"seed": seed})  # fmt: skip
     return {"updates": int(last["updates"]), "weights": count(net), "loss": last["loss"], "lr": lr, "seed": seed}

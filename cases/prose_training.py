@@ -108,6 +108,7 @@ def train(o: Training, out: Path, model: PROSE, course: Course, updates: int, **
         net, teaching, updates, out, seconds=None if o.minutes is None else 60 * o.minutes, lr=o.lr,
         warm_up=min(500, max(1, updates // 10)), weight_decay=1e-4, average=0.998, optimiser=OPTIMISERS[o.optimiser],
         every=200 if o.minutes else max(1, min(500, updates // 20)),
+        about={"seed": o.seed, "batch": o.batch, "noise": o.noise, "symbols": o.symbols},
     )  # fmt: skip
     (out / "training.checkpoint").unlink(missing_ok=True)
     model = replace(

@@ -38,10 +38,10 @@ from sciml.assim.learning import Cycling, Truth, adopt, observed_truth
 from sciml.assim.local import LETKF
 from sciml.assim.network import FuXiDA
 from sciml.assim.optimal import free_run
-from sciml.files import replacing
+from sciml.files import load_tensors, replacing
 from sciml.nn.fuxida import Config, FuXiDANet
 from sciml.observations import names
-from sciml.train import share
+from sciml.train import same, share
 
 TRAINED = ("weights.safetensors", "training.*", "summary.json")
 """what a training writes"""
@@ -106,7 +106,7 @@ class Options(Common):
 
 # -- training --------------------------------------------------------------------------------------------------------
 def truths_for(o: Options, eq: sm.TwoLayerQG, scale: dict[str, Any]) -> list[Truth]:
-    """Truths of the perfect model, each under other satellites; seeds that no test uses."""
+    """Truths of the perfect model, each under other satellites, of seeds of which no test has a truth."""
     true = testbed.model(device=eq.grid.device, dtype=eq.grid.dtype)
     step, H, seen_by = testbed.stepper(true), testbed.operator(true), testbed.operator(eq)
     first = 10_000 + 1000 * o.seed
@@ -143,6 +143,8 @@ def objective(o: Options, scale: dict[str, Any]) -> Cycling:
         lambda dz: 0.5 * inputs.fields["q"](dz) / inputs.scale("q"),
     ]
     batch, cycles, through = (24, 1, scale["updates"]) if "cycles" in o.ablate else (8, 3, scale["through"])
+    if "cycles" in o.ablate and o.start is not None:
+        raise Refused("--ablate cycles is for a training from the beginning: leave --start out")
     if o.halfway and (earlier is None or earlier.net.config != config):
         raise Refused("--halfway needs --start with weights of a network of the same inputs")
     if earlier is not None:
@@ -161,8 +163,12 @@ def train(o: Options, out: Path) -> dict[str, Any]:
     if share()[1] > 1:
         raise Refused("a training through cycles carries their states in one process; start it without torchrun")
     refuse_unfinished(out, TRAINED, o)
+    start = {"start": load_tensors(o.start)[1].get("digest") if o.start else None}
+    asked = {n: getattr(o, n) for n in ("seed", "model", "preset", "blind", "first", "ablate")} | start
     if not o.resume:
         make_room(out, TRAINED, o)
+    elif (checkpoint := out / "training.checkpoint").exists():
+        same(checkpoint, load_tensors(checkpoint)[1], asked)  # before truths are made
     scale = SCALES[o.preset] | ({} if o.updates is None else {"updates": o.updates, "through": o.updates // 2})
     learning, updates = objective(o, scale), scale["updates"]
 
@@ -174,13 +180,16 @@ def train(o: Options, out: Path) -> dict[str, Any]:
     last = taught(
         analysis.net, learning, updates, out, measured=errors, labels=labels, shown=ladder.ERROR,
         lr=1.5e-3 if o.start is None else 1e-3, every=max(1, min(50, updates // 3)),
+        about=asked,
     )  # fmt: skip
     if o.start is not None and o.halfway:
         halfway(analysis.net, methods.network(o.start, testbed.model(o.model)).net)
     command = f"python cases/qg_fuxi_da.py --train --preset {o.preset} --model {o.model} --seed {o.seed}"
-    command += " --blind" * o.blind + " --no-first" * (not o.first) + (f" --start {o.start.name}" if o.start else "")
+    command += " --blind" * o.blind + " --no-first" * (not o.first)
+    command += f" --start {'/'.join(o.start.parts[-2:])}" if o.start else ""
+    command += f" --ablate {' '.join(o.ablate)}" if o.ablate else ""
     command += (f" --updates {o.updates}" if o.updates else "") + " --halfway" * o.halfway
-    analysis.save(out / "weights.safetensors", command=command, updates=updates)
+    analysis.save(out / "weights.safetensors", command=command, updates=updates, model=o.model, **start)
     print(f"loss {last['loss']:.4g}, error {last['error_1']:.4g} and {last['error_2']:.4g} in the layers")
     print(f"weights in {out / 'weights.safetensors'}; use them with --weights")
     return {"loss": last["loss"], "error": [last["error_1"], last["error_2"]]}
@@ -197,7 +206,7 @@ def halfway(net: FuXiDANet, other: FuXiDANet) -> None:
 def compared(o: Options, lo: ladder.Options, s: ladder.Setting) -> dict[str, tuple[Callable[..., Analysed], sm.State]]:
     """CTRL, CORR, ASSI and the others, each with its first state."""
     start = sm.State(s.climate.mean(0))
-    corr = methods.network(o.corr_weights or CORR[o.model], s.eq)
+    corr = methods.network(o.corr_weights or CORR[o.model], s.eq, o.model, blind=True)
     built = ladder.build(lo, s)
     if unknown := set(o.methods) - set(built):
         raise Refused(f"no method {', '.join(sorted(unknown))}; there are {', '.join(built)}")
@@ -223,6 +232,7 @@ def responses(
     many = sm.State(state.z + noise, state.time)
     local = LETKF(sm.Space(s.eq.grid, s.psi, s.eq.pv), 80e3, 1.02, every=4, seed=o.seed)
     four = sm.FourDVar(s.analysed, 1, outer=1, inner=10)
+    oi = sm.OptimalInterpolation(s.background, tolerance=1e-3)
     found: list[dict[str, Any]] = []
     for k, (window, ensemble) in enumerate(cycles(s.step, local, s.windows[first:], many, "responses"), first):
         with torch.no_grad():
@@ -234,12 +244,13 @@ def responses(
             fields = {
                 "network": response.response(analysis, *about, memory, i),
                 "4D-Var": response.response(four, *about, None, i),
+                "OI": response.response(oi, *about, None, i),
                 "ensemble B": response.ensemble_column(s.psi, ensemble.background.z, seen, window.sigma[i]),
                 "static B": response.static_column(s.background, s.psi, states, window, i),
             }
             x, y = (float(window.obs[c][i]) for c in "xy")
             case = {"channel": names(window.obs, "channel")[int(window.obs["channel"][i])], "x": x, "y": y}
-            case["part of the window"] = (float(window.obs["time"][i]) - window.start) / s.length
+            case["window"], case["part of the window"] = k, (float(window.obs["time"][i]) - window.start) / s.length
             case["shape"] = {name: response.shape(f, s.eq.grid, x, y) for name, f in fields.items()}
             truth, where = fields["ensemble B"], response.near(s.eq.grid, x, y)
             others = {name: f for name, f in fields.items() if f is not truth}
@@ -251,22 +262,29 @@ def responses(
 
 
 def summarised(cases: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By method: mean agreement with the ensemble, what it has over the static B with its standard error; shapes."""
-    out = {}
+    """By method: mean agreement with the ensemble, what it has over the static B with the standard error of means over
+    windows; medians of shapes, and displacements by the time of the observation (first and last third of the window).
+    """
+    out, part = {}, np.array([c["part of the window"] for c in cases])
+    windows = np.unique([c["window"] for c in cases], return_inverse=True)[1]
     for name in cases[0]["shape"]:
         shapes = [c["shape"][name] for c in cases]
         own = {}
         if name in cases[0]["agreement"]:
             own["agreement"] = np.mean([c["agreement"][name] for c in cases])
-            gain = [c["agreement"][name] - c["agreement"]["static B"] for c in cases]
-            own["over static B"], own["+-"] = np.mean(gain), np.std(gain) / max(1, len(gain) - 1) ** 0.5
+            gain = np.array([c["agreement"][name] - c["agreement"]["static B"] for c in cases])
+            means = np.bincount(windows, gain) / np.bincount(windows)
+            own["over static B"], own["+-"] = gain.mean(), means.std() / max(1, len(means) - 1) ** 0.5
         signs = [c["shape"][name]["sign"] == c["shape"]["ensemble B"]["sign"] for c in cases]
         out[name] = {n: float(v) for n, v in own.items()} | {
             "same sign": float(np.mean(signs)),
             "radius (km)": float(np.median([h["radius"] for h in shapes])) / 1e3,
             "layer 2 / 1": float(np.median([h["projection"] for h in shapes])),
-            "east (km)": float(np.median([h["east"] for h in shapes])) / 1e3,
         }
+        for side in ("east", "north"):
+            km = np.array([h[side] for h in shapes]) / 1e3
+            for when, where in (("early", part < 1 / 3), ("late", part > 2 / 3)):
+                out[name][f"{side}, {when} (km)"] = float(np.median(km[where])) if where.any() else float("nan")
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -43,12 +44,23 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     pairs = {n: torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for n, t in tensors.items()}
     flat = {n: t.detach().cpu().contiguous().clone() for n, t in pairs.items()}  # the format has no complex numbers
     header = {**header, "names": list(tensors), "complex": [n for n, t in tensors.items() if t.is_complex()]}
+    header["digest"] = digest(flat)
     with replacing(path) as partial:
         save_file(flat, partial, {"header": json.dumps(header)})
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote; raises ``ValueError`` for a damaged or truncated file."""
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, kinds, shapes and bits: two files of one digest hold the same numbers."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, t in tensors.items():
+        found.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        found.update(t.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def load_tensors(path: Path, finite: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote; raises ``ValueError`` for a damaged or truncated file, one bit of it
+    included, and, where they must be ``finite``, for numbers that are not."""
     from safetensors import SafetensorError, safe_open
 
     if Path(path).is_dir():
@@ -60,4 +72,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 tensors = {n: file.get_tensor(n).clone() for n in header["names"]}  # the file sorts by name
         except SafetensorError as error:
             raise ValueError(error) from None
+        if header.get("digest", own := digest(tensors)) != own:
+            raise ValueError("its numbers are not those that were written")
+        if finite and (bad := [n for n, t in tensors.items() if not bool(torch.isfinite(t).all())]):
+            raise ValueError(f"numbers of {bad[0]} are not finite")
         return tensors | {n: torch.view_as_complex(tensors[n]) for n in header["complex"]}, header

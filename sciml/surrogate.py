@@ -86,7 +86,7 @@ class Learned:
     @classmethod
     def load(cls, path: Path) -> tuple[Learned, dict[str, Any]]:
         """What :meth:`save` wrote, and what was said about it; ``ValueError`` for files of something else."""
-        tensors, header = load_tensors(path)
+        tensors, header = load_tensors(path, finite=True)
         if header.get("kind") != KIND or header.get("network") not in NETWORKS:
             raise ValueError(f"{path} holds no network of {', '.join(NETWORKS)}, but {header.get('kind', 'others')}")
         with refusing(path):

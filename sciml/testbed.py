@@ -151,7 +151,7 @@ def inputs(eq: TwoLayerQG, climate: Tensor, harmonics: int = 0, root: Tensor | N
     space, fields, H = shown(eq)
     std = {n: tuple(read(climate - climate.mean(0)).std((0, 2, 3)).tolist()) for n, read in fields.items()}
     channels, sigma = zip(*((c["name"], c["sigma"]) for c in CHANNELS), strict=True)
-    found = Inputs(space, fields, std, channels, sigma, harmonics=harmonics)
+    found = Inputs(space, fields, std, channels, sigma, harmonics=harmonics, length=WINDOW * DT)
     return found if root is None else replace(found, first=first_guess(found, root, H, 4))
 
 

@@ -6,12 +6,13 @@ Under ``torchrun`` several processes train one network: each computes the gradie
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as group
@@ -45,7 +46,7 @@ def fit(
     weight_decay: float = 1e-5, clip: float = 1.0, average: float = 0.99, checkpoint: Path | None = None,
     every: int = 100, log: Callable[[int, float], None] | None = None,
     optimiser: Callable[[nn.Module, float, float], torch.optim.Optimizer] = adamw,
-    done: Callable[[int], float] | None = None,
+    done: Callable[[int], float] | None = None, about: Mapping[str, Any] | None = None,
 ) -> Tensors:  # fmt: skip
     """Minimise ``objective`` over the parameters of ``net`` and return their exponential average.
 
@@ -58,7 +59,8 @@ def fit(
     updates : their number; the learning rate rises linearly to ``lr`` over ``warm_up`` of them and falls as a cosine
     clip : largest norm of the gradient
     average : decay of the exponential average of the parameters
-    checkpoint : file that is replaced after each ``every`` updates and from which a training goes on
+    checkpoint : file that is replaced after each ``every`` updates and from which a training goes on; one of a training
+        with other settings, or other words ``about`` it, is refused
     log : called with update and mean loss since the last call, before each checkpoint
     done : which part of the training is over before an update, where not their number but a clock ends it
     optimiser : ``(network, lr, weight decay) -> optimiser``, of ``sciml/optimisers.py``
@@ -66,7 +68,9 @@ def fit(
     rank, _ = share()
     method = optimiser(net, lr, weight_decay)
     averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
-    first, usual = resume(checkpoint, net, method, averaged, objective)
+    settings = dict(updates=updates, lr=lr, warm_up=warm_up, weight_decay=weight_decay, clip=clip, average=average)
+    settings |= {"optimiser": optimiser.__name__, **(about or {})}
+    first, usual = resume(checkpoint, net, method, averaged, objective, settings)
     losses, skipped = [], 0
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
         if (part := 0.0 if done is None else done(i)) >= 1:
@@ -100,7 +104,7 @@ def fit(
             if log is not None and losses and rank == 0:
                 log(i + 1, sum(losses) / len(losses))
             if checkpoint is not None and rank == 0:
-                save(checkpoint, i + 1, net, method, averaged, objective, usual)
+                save(checkpoint, i + 1, net, method, averaged, objective, usual, settings)
             losses = []
     return averaged
 
@@ -146,22 +150,36 @@ def by_clock(update: int, part: float, warm_up: int) -> float:
 
 
 def save(
-    path: Path, update: int, net: nn.Module, optimiser, averaged: Tensors, objective: Objective, usual: float
-) -> None:
+    path: Path, update: int, net: nn.Module, optimiser, averaged: Tensors, objective: Objective, usual: float,
+    settings: Mapping[str, Any],
+) -> None:  # fmt: skip
     """All that the next update depends on."""
     tensors = {f"net.{n}": p for n, p in net.named_parameters()} | {f"average.{n}": p for n, p in averaged.items()}
     for n, p in net.named_parameters():
         tensors |= {f"adam.{n}.{k}": torch.as_tensor(v) for k, v in optimiser.state.get(p, {}).items()}
     tensors |= {f"objective.{n}": t for n, t in objective.state().items()}
     tensors["usual"] = torch.tensor(usual, dtype=torch.float64)
-    save_tensors(path, tensors, {"update": update})
+    save_tensors(path, tensors, {"update": update, "settings": dict(settings)})
 
 
-def resume(path: Path | None, net: nn.Module, optimiser, averaged: Tensors, objective: Objective) -> tuple[int, float]:
+def same(path: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where the header of a checkpoint states other settings."""
+    before, now = header.get("settings", {}), json.loads(json.dumps(dict(settings)))
+    if other := [n for n in now if n in before and before[n] != now[n]]:
+        was = ", ".join(f"{n} {before[n]}, not {now[n]}" for n in other)
+        raise ValueError(
+            f"{path} is of a training with {was}; go on with the same settings, or begin in another folder"
+        )
+
+
+def resume(
+    path: Path | None, net: nn.Module, optimiser, averaged: Tensors, objective: Objective, settings: Mapping[str, Any]
+) -> tuple[int, float]:
     """Restore what :func:`save` wrote, if it is there; the number of the next update, and the usual loss."""
     if path is None or not path.exists():
         return 0, math.nan
     tensors, header = load_tensors(path)
+    same(path, header, settings)
     known = {n: p.shape for n, p in net.named_parameters()}
     if {n[4:]: t.shape for n, t in tensors.items() if n.startswith("net.")} != known:
         raise ValueError(f"{path} is a checkpoint of another network; remove it or choose another folder")

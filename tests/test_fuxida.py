@@ -9,7 +9,7 @@ import torch
 import sciml as sm
 from sciml.assim.base import covariance, trajectory
 from sciml.assim.hybrid import Hybrid
-from sciml.assim.network import PLANES, FuXiDA, Inputs
+from sciml.assim.network import PLANES, FuXiDA, Inputs, first_guess
 from sciml.files import load_tensors, save_tensors
 from sciml.nn.fuxida import Config, FuXiDANet
 from sciml.observations import concatenate, gridded, names, observations
@@ -301,3 +301,57 @@ def test_weights_for_something_else_are_refused(setting, kept, tmp_path):
     save_tensors(tmp_path / "lacking", tensors, header)
     with pytest.raises(ValueError, match=r"(?s)lacking is damaged.*out.bias"):
         FuXiDA.load(tmp_path / "lacking", inputs.space, inputs.fields, setting[4].operator)
+
+
+def test_a_damaged_bit_and_numbers_that_are_none_are_refused(setting, kept, tmp_path):
+    inputs, (analysis, path) = setting[3], kept
+    about = inputs.space, inputs.fields, setting[4].operator
+    bits = bytearray(path.read_bytes())
+    bits[-1000] ^= 16
+    (tmp_path / "bit").write_bytes(bits)
+    with pytest.raises(ValueError, match=r"bit is damaged.*its numbers are not those that were written"):
+        FuXiDA.load(tmp_path / "bit", *about)
+    with torch.no_grad():
+        analysis.net.out.bias[0] = torch.nan
+    analysis.save(tmp_path / "nan")
+    with pytest.raises(ValueError, match=r"nan is damaged.*numbers of out\.bias are not finite"):
+        FuXiDA.load(tmp_path / "nan", *about)
+
+
+def test_weights_of_another_problem_are_refused(setting, kept, tmp_path):
+    """Another spacing of the grid, another length of windows, channels of the same name that measure something else."""
+    eq, step, z, inputs, window = setting
+    analysis, path = kept
+    wide = replace(eq.grid, Lx=2 * eq.grid.Lx)
+    with pytest.raises(ValueError, match=r"is of a network for dx = 62500, this grid has 125000; train another"):
+        FuXiDA.load(path, replace(inputs.space, grid=wide), inputs.fields, window.operator)
+    timed = FuXiDA(analysis.net, replace(inputs, length=2 * window.steps * window.dt))
+    with pytest.raises(ValueError, match="trained with windows of 115200 s, this one has 57600 s"):
+        timed(sm.State(z[0]), window, step)
+    B = covariance(inputs.space.grid, z - z.mean(0))
+    first = first_guess(inputs, B.root, window.operator, 2)
+    torch.manual_seed(0)
+    guessing = replace(inputs, first=first)
+    FuXiDA(FuXiDANet(Config(6, inputs.seen, 2, (8, 8), 4)), guessing).save(tmp_path / "w")
+    assert FuXiDA.load(tmp_path / "w", inputs.space, inputs.fields, window.operator).inputs.about() == guessing.about()
+    swapped = sm.Operator(
+        eq.grid, inputs.space.read, (sm.Channel("b", level(1), 20.0), sm.Channel("a", level(1), 10.0))
+    )
+    with pytest.raises(ValueError, match="for which channel b measures something else than with this operator"):
+        FuXiDA.load(tmp_path / "w", inputs.space, inputs.fields, swapped)
+
+
+def test_a_memory_of_another_method_is_refused(setting, kept):
+    _, step, z, _, window = setting
+    with pytest.raises(ValueError, match="the memory, a tuple, is of another method; start with None"):
+        kept[0](sm.State(z[0]), window, step, (1, 2))
+
+
+def test_methods_without_an_analysed_trajectory_state_no_departures_from_it(setting, kept):
+    """Of neither part of a hybrid: the trajectory of its classical part is not that of the weighted mean."""
+    _, step, z, inputs, window = setting
+    local = sm.LETKF(inputs.space, 200e3, 1.02)
+    for analysis, start in ((kept[0], z[0]), (Hybrid(local, kept[0]), z)):
+        found = sm.cycle(step, analysis, [window], sm.State(start), inputs.space.read)
+        assert found.departures[0].analysis.isnan().all()
+        assert found.departures[0].background.isfinite().all()

@@ -30,6 +30,10 @@ def trained(tmp_path_factory):
     (["--members", "1"], "--members must be at least 2"),
     (["--days", "4000"], "--days must be from 5 to 400"),
     (["--truth", "nowhere.nc"], "no truth at nowhere.nc"),
+    (["--weights", "data/weights/fuxida_qg_corr.safetensors"], "network that sees no observations, CORR: give it with"),
+    (["--corr-weights", "data/weights/fuxida_qg.safetensors"], "sees observations: give it with --weights"),
+    (["--weights", "data/weights/fuxida_qg_imperfect.safetensors"], "was trained for the imperfect model: use it with"),
+    (["--train", "--ablate", "cycles", "--start", "data/weights/fuxida_qg.safetensors"], "leave --start out"),
     (["--weights", "data/qg_satellite.nc"], "qg_satellite.nc is damaged, or not a file of this package"),
 ])  # fmt: skip
 def test_requests_that_cannot_be_met(call, tmp_path, arguments, message):
@@ -52,6 +56,7 @@ def test_a_training_that_was_stopped_goes_on_and_its_weights_can_be_used(call, t
     assert call(*TRAIN, "--out", out, case=CASE).status == 130
     monkeypatch.undo()
     refused(call(*TRAIN, "--out", out, case=CASE), "was not finished; continue it with --resume")
+    refused(call(*TRAIN, "--out", out, "--resume", "--seed", 5, case=CASE), "is of a training with seed 0, not 5")
     assert call(*TRAIN, "--out", out, "--resume", case=CASE).status == 0
     first, second = (load_tensors(p / "weights.safetensors") for p in (whole, out))
     assert first[0].keys() == second[0].keys()

@@ -59,17 +59,20 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
             return super().__call__(update)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(half, Killed(half), 60, checkpoint=path, every=20)
+        fit(half, Killed(half), 60, checkpoint=path, every=20, about={"seed": 0})
     assert load_tensors(path)[1]["update"] == 40
     again = line(seed=5)
     objective = Regression(again)
-    found = fit(again, objective, 60, checkpoint=path, every=20)
+    found = fit(again, objective, 60, checkpoint=path, every=20, about={"seed": 0})
     assert all(torch.equal(found[n], expected[n]) for n in expected)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))
     assert objective.calls == 60
+    for options, words in (({"lr": 3e-3}, r"lr 0\.001, not 0\.003"), ({"about": {"seed": 1}}, "seed 0, not 1")):
+        with pytest.raises(ValueError, match=f"is of a training with {words}; go on with the same settings"):
+            fit(line(), objective, 60, checkpoint=path, **{"about": {"seed": 0}} | options)
     other = nn.Linear(2, 1)
     with pytest.raises(ValueError, match="checkpoint of another network"):
-        fit(other, Regression(other), 60, checkpoint=path)
+        fit(other, Regression(other), 60, checkpoint=path, about={"seed": 0})
 
 
 def test_updates_without_finite_gradient_are_left_out():

@@ -35,7 +35,8 @@ class Analysed(NamedTuple):
     memory: Any = None
     info: dict[str, float] | None = None
     analysis_equivalents: Tensor | None = None
-    """``(observations)``, of the analysed trajectory (of the mean, for ensembles); None: as the background's"""
+    """``(observations)``, of the analysed trajectory (of the mean, for ensembles), NaN without one; None: as the
+    background's"""
     spread: Tensor | None = None
     """``(lev, y, x)``: the standard deviation of the error of the analysis that a method states which has one state"""
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+
 from sciml.assim.base import Analysed, mean_of
 from sciml.observe import Window
 from sciml.step import State, Step
@@ -53,4 +55,6 @@ class Hybrid:
         one = self.network(mean_of(background) if ensemble else background, window, step, kept.network)
         z = found.state.z
         shift = self.weight * (one.state.z - (z.mean(0) if ensemble else z))
-        return found._replace(state=found.state._replace(z=z + shift), memory=Memory(found.memory, one.memory))
+        state, both = found.state._replace(z=z + shift), Memory(found.memory, one.memory)
+        unknown = torch.full_like(one.background_equivalents, torch.nan)  # the weighted mean has no trajectory
+        return found._replace(state=state, memory=both, analysis_equivalents=unknown)

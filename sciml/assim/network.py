@@ -8,7 +8,7 @@ fields at the end of the window from them (Xu et al. 2025, npj Clim. Atmos. Sci.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +72,7 @@ class Inputs:
     harmonics : waves around the box whose sines and cosines are shown too, so that a network may learn errors of its
         model that stay in place (the paper shows latitude and longitude)
     first : a classical increment that is shown, too
+    length : seconds of the windows of the training, which others are compared with (0: any)
     """
 
     space: Space
@@ -83,6 +84,7 @@ class Inputs:
     planes: tuple[str, ...] = PLANES
     harmonics: int = 0
     first: FirstGuess | None = None
+    length: float = 0.0
 
     def __post_init__(self):
         if not self.fields or list(self.fields) != list(self.std) or len(self.channels) != len(self.sigma):
@@ -121,6 +123,8 @@ class Inputs:
         number = np.array([self.channels.index(n) if n in self.channels else -1 for n in known], int)
         channel = number[obs["channel"].values.astype(int)]
         length = window.steps * window.dt
+        if self.length and abs(length - self.length) > 1e-6 * self.length:
+            raise ValueError(f"the network was trained with windows of {self.length:g} s, this one has {length:g} s")
         part = (obs["time"].values - window.start) / length
         frame = np.clip(np.ceil(part * self.frames).astype(int) - 1, 0, self.frames - 1)
         row = np.rint((obs["y"].values - grid.y0) / grid.dy).astype(int) % grid.ny
@@ -199,7 +203,7 @@ class Inputs:
 
     def about(self) -> dict[str, Any]:
         """All but the functions: what a file of weights must say of its inputs."""
-        names = ("std", "channels", "sigma", "frames", "planes", "harmonics")
+        names = ("std", "channels", "sigma", "frames", "planes", "harmonics", "length")
         return {n: getattr(self, n) for n in names} | {"first": self.first.iterations if self.first else 0}
 
 
@@ -215,6 +219,18 @@ def first_guess(inputs: Inputs, root: Tensor, operator: Operator, iterations: in
         raise ValueError(f"the operator lacks the channels {', '.join(sorted(missing))} of the network")
     quantities = [known[c] for c in inputs.channels]
     return FirstGuess(Covariance(grid, grid.real(root)), inputs.space.read, quantities, inputs.sigma, iterations)
+
+
+def measured(inputs: Inputs) -> dict[str, list[float]]:
+    """Mean and standard deviation of what each channel of the classical increment measures of fixed waves: operators
+    that differ give others under the same names."""
+    if inputs.first is None:
+        return {}
+    grid, scale = inputs.space.grid, 2 * inputs.scale()
+    x, y = (2 * torch.pi * torch.arange(n) / n for n in (grid.nx, grid.ny))
+    waves = [torch.cos((2 + lev) * x) * torch.cos((3 + lev) * y + 1.0)[:, None] for lev in range(len(scale))]
+    seen = [quantity(scale * grid.real(torch.stack(waves))) for quantity in inputs.first.quantities]
+    return {name: [float(f.mean()), float(f.std())] for name, f in zip(inputs.channels, seen, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -233,6 +249,8 @@ class FuXiDA:
 
     net: FuXiDANet
     inputs: Inputs
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """what the file of its weights says of their training"""
 
     def __post_init__(self):
         c, i = self.net.config, self.inputs
@@ -244,8 +262,10 @@ class FuXiDA:
 
     def save(self, path: Path, **about: Any) -> None:
         """Write weights (safetensors) with all that is needed to use them, and ``about`` them."""
-        header = {"kind": KIND, "network": asdict(self.net.config), "inputs": self.inputs.about(), "about": about}
-        first = self.inputs.first
+        first, grid = self.inputs.first, self.inputs.space.grid
+        header = {"kind": KIND, "network": asdict(self.net.config), "inputs": self.inputs.about(),
+                  "grid": {"dx": grid.dx, "dy": grid.dy}, "measured": measured(self.inputs),
+                  "about": {**self.about, **about}}  # fmt: skip
         save_tensors(path, self.net.state_dict() | ({ROOT: first.covariance.root} if first else {}), header)
 
     @classmethod
@@ -254,10 +274,11 @@ class FuXiDA:
     ) -> FuXiDA:
         """What :meth:`save` wrote, for states of ``space``; ``operator`` says what the channels measure.
 
-        Raises ``ValueError`` for files that are damaged or of something else, and for other ``fields`` than those that
-        the network was trained with; other numbers of levels and unknown channels are refused when it is used.
+        Raises ``ValueError`` for files that are damaged or of something else, and for other ``fields``, another
+        spacing of the grid or channels that measure something else than in the training; other numbers of levels,
+        unknown channels and other lengths of windows are refused when it is used.
         """
-        tensors, header = load_tensors(path)
+        tensors, header = load_tensors(path, finite=True)
         if header.get("kind") != KIND:
             raise ValueError(f"{path} holds no weights of this network but {header.get('kind', 'something else')}")
         with refusing(path):
@@ -269,23 +290,39 @@ class FuXiDA:
                 f"{path} is of a network for the fields {', '.join(std)}, not for {', '.join(fields)}; train another"
             )
         grid = space.grid
+        for axis, trained in header.get("grid", {}).items():
+            if abs((own := getattr(grid, axis)) - trained) > 1e-3 * trained:
+                raise ValueError(
+                    f"{path} is of a network for {axis} = {trained:g}, this grid has {own:g}; train another"
+                )
         with refusing(path):
             iterations, root = said.pop("first", 0), tensors.pop(ROOT, None)
             inputs = Inputs(space, fields, std, **said)
         if iterations and root is not None:
             inputs = replace(inputs, first=first_guess(inputs, root, operator, iterations))
+            seen = measured(inputs)
+            for name, trained in header.get("measured", {}).items():
+                if any(
+                    abs(a - b) > 2e-3 * (abs(b) + abs(trained[1])) for a, b in zip(seen[name], trained, strict=True)
+                ):
+                    raise ValueError(f"{path} is of a network for which channel {name} measures something else than "
+                                     "with this operator; train another")  # fmt: skip
         with refusing(path):
             net = FuXiDANet(config).to(grid.device)
             net.load_state_dict(tensors)
-        return cls(net.eval(), inputs)
+        return cls(net.eval(), inputs, header.get("about", {}))
 
     def __call__(self, background: State, window: Window, step: Step, memory: Memory | None = None) -> Analysed:
+        if memory is not None and not isinstance(memory, Memory):
+            raise ValueError(f"the memory, a {type(memory).__name__}, is of another method; start with None")
         states, end, equivalents = forecast(step, single(background), window)
         with torch.no_grad():
             cells = self.inputs.cells(window)
             z, new = self.increment(states[:, None], [cells], [innovations(window, equivalents)], memory)
         kept = Memory(new.hidden, new.sigma[0])
-        return Analysed(restarted(end, z[0]), end, equivalents, kept, spread=kept.sigma)
+        unknown = torch.full_like(equivalents, torch.nan)  # there is no analysed trajectory
+        state = restarted(end, z[0])
+        return Analysed(state, end, equivalents, kept, analysis_equivalents=unknown, spread=kept.sigma)
 
     def companions(
         self, window: Window, result: Analysed, states: Tensor, equivalents: Tensor, memory: Memory | None = None

@@ -131,7 +131,7 @@ class PROSE:
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> PROSE:
         """What :meth:`save` wrote; raises ``ValueError`` for other files."""
-        tensors, header = load_tensors(path)
+        tensors, header = load_tensors(path, finite=True)
         if header.get("kind") != KIND:
             raise ValueError(f"{path} holds weights of another kind, {header.get('kind')}, not of PROSE")
         with refusing(path):
