@@ -208,7 +208,7 @@ def coefficient_errors(s: Scores, name: str) -> list[np.ndarray]:
 
 def right(s: Scores, name: str) -> np.ndarray:
     """Whether all terms of each member are right, in all rows."""
-    return np.array([scoring.same_terms(f.expressions, s.truth(i)) for i, f in enumerate(s.found[name])])
+    return np.array([scoring.same_named_terms(f.expressions, s.truth(i)) for i, f in enumerate(s.found[name])])
 
 
 def true_terms(s: Scores) -> np.ndarray:

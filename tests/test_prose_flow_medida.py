@@ -15,7 +15,7 @@ def test_terms_of_a_flow(size):
     member = written_member("one", 1, TERMS, VALUES)
     frames, eta = frames_of(member, 8)
     found = medida_flow(member.expressions[1:], noisy(frames, size), eta, noisy=size > 0, steps_per_day=8)
-    assert scoring.same_terms(found, member.expressions)
+    assert scoring.same_named_terms(found, member.expressions)
     assert scoring.coefficient_errors(found, member.expressions, rows=1).max() < (0.05 if size else 0.005)
     assert found[1:] == member.expressions[1:]
 
@@ -25,7 +25,7 @@ def test_two_layers():
     member = written_member("two", 2, ["radius", "shear", "beta", "drag", "viscosity"], values)
     flows = generate_flows([member], 1, seed=0, n=24, frames=8)
     found = medida_flow(member.expressions[2:], flows.frames[0], noisy=False)
-    assert scoring.same_terms(found, member.expressions)
+    assert scoring.same_named_terms(found, member.expressions)
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -1,5 +1,7 @@
 """The experiment with one changed observation, against gains that are known."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from sciml.assim.base import covariance, trajectory
 from sciml.assim.response import agreement, changed, ensemble_column, near, response, shape, static_column
 from sciml.observations import observations
 from sciml.observe import level
+from tests import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,22 @@ def test_agreement():
     assert part[0, 0]
     assert not part[16, 16]
     assert agreement(torch.where(part, a, b), a, part) == pytest.approx(1)
+
+
+def test_displacements_are_told_by_the_time_of_the_observation(monkeypatch):
+    """Errors of the gain are those of windows, in which several observations share a flow."""
+    monkeypatch.syspath_prepend(str(ROOT / "cases"))
+    cases = import_module("qg_fuxi_da")
+    found = []
+    for window in range(4):
+        for part, east in ((0.1, 9e3), (0.5, 5e3), (0.9, 1e3)):
+            shape_of = {"sign": 1.0, "radius": 4e4, "projection": 0.1, "east": east, "north": -east}
+            own = {n: shape_of for n in ("network", "ensemble B", "static B")}
+            gain = 0.1 * (window % 2)
+            agreement_of = {"network": 0.4 + gain, "static B": 0.4}
+            found.append({"window": window, "part of the window": part, "shape": own, "agreement": agreement_of})
+    row = cases.summarised(found)["network"]
+    assert (row["east, early (km)"], row["east, late (km)"]) == pytest.approx((9.0, 1.0))
+    assert (row["north, early (km)"], row["north, late (km)"]) == pytest.approx((-9.0, -1.0))
+    assert row["over static B"] == pytest.approx(0.05)
+    assert row["+-"] == pytest.approx(0.05 / 3**0.5), "of four windows, not of twelve observations"

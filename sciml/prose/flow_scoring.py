@@ -55,7 +55,7 @@ def parameter_values(expressions: Sequence[Expr]) -> dict[str, float]:
     return values | {name: -at(0, cos(m * Coord("y"))) for name, m in JETS.items()}
 
 
-def same_terms(found: Sequence[Expr], truth: Sequence[Expr]) -> bool:
+def same_named_terms(found: Sequence[Expr], truth: Sequence[Expr]) -> bool:
     """Whether a written flow has all the terms of another in all its rows, under their names, and no others."""
     return set(numbers(found)) == set(numbers(truth)) and terms_of(found) == terms_of(truth)
 
