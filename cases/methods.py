@@ -39,12 +39,15 @@ Method = Literal[
     "enkfn",
     "letkf",
     "4dvar",
+    "corr",
     "fuxida",
     "hybrid",
     "fuxida4dvar",
 ]  # fmt: skip
 WEIGHTS = {"perfect": DATA / "weights" / "fuxida_qg.safetensors",
            "imperfect": DATA / "weights" / "fuxida_qg_imperfect.safetensors"}  # fmt: skip
+CORR = {m: p.with_name(p.name.replace("_qg", "_qg_corr")) for m, p in WEIGHTS.items()}
+"""of the network that sees no observations"""
 LEARNED = ("fuxida", "hybrid", "fuxida4dvar")
 """Methods with a network"""
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
@@ -112,13 +115,15 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     inflation = o.tuned("inflation")
     local = LETKF(space, o.tuned("radius"), inflation, every=2, seed=o.seed)
     learned = {}
+    if o.method in ("corr", "all"):
+        learned["corr"] = (network(CORR[o.model], s.eq, o.model, blind=True), one)
     if o.weights is not None and o.method not in (*LEARNED, "all"):
         raise Refused(f"--weights {o.weights}: --method {o.method} has no network; those that do: {', '.join(LEARNED)}")
     if o.method in (*LEARNED, "all"):
         net, own = network(o.weights or WEIGHTS[o.model], s.eq, o.model, blind=False), replace(o, method="hybrid")
         few = LETKF(space, own.tuned("radius"), own.tuned("inflation"), every=2, seed=o.seed)
         start = sm.State(s.climate[order[: o.hybrid_members]])
-        learned = {"fuxida": (net, one), "hybrid": (Hybrid(few, net, own.tuned("network_weight")), start)}
+        learned |= {"fuxida": (net, one), "hybrid": (Hybrid(few, net, own.tuned("network_weight")), start)}
         own = replace(o, method="fuxida4dvar")
         four = four_d_var(own, s.analysed.scaled(WIDER))
         learned["fuxida4dvar"] = Hybrid(four, net, own.tuned("network_weight")), one

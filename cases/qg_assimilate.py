@@ -1,14 +1,14 @@
 """Assimilation of satellite-like observations of a two-layer ocean: the ladder of classical methods on one data set.
 
     background at the start of a five-day window, forecast x_b(t); observations y_i = H_i(x(t_i)) + e_i
-    analysis at the end of the window from both: oi, 3dvar, enkf, etkf, enkfn, letkf, 4dvar, and learned, fuxida and its
-    hybrids with an ensemble and with 4D-Var (see sciml/assim)
+    analysis at the end of the window from both: oi, 3dvar, enkf, etkf, enkfn, letkf, 4dvar, and learned: corr (which
+    sees no observations), fuxida and its hybrids with an ensemble and with 4D-Var (see sciml/assim)
 
 Data: data/qg_satellite.nc (three altimeters, a wide swath, a radiometer with clouds; data/make_qg_satellite.py makes
 it), truth for scoring only. Methods: Daley (1991), Burgers et al. (1998), Hunt et al. (2007, Physica D 230, 112),
 Courtier et al. (1994, QJRMS 120, 1367). Expected errors of the streamfunction over its climatological standard
 deviation, perfect model, upper / lower layer: climatology 0.99 / 0.95, oi 0.20 / 0.22, 3dvar 0.20 / 0.22, letkf (40
-members) 0.11 / 0.12, 4dvar 0.11 / 0.11, fuxida 0.16 / 0.17, hybrid 0.14 / 0.14, fuxida4dvar 0.13 / 0.13; enkf, etkf
+members) 0.11 / 0.12, 4dvar 0.11 / 0.11, fuxida 0.16 / 0.17, hybrid 0.13 / 0.14, fuxida4dvar 0.13 / 0.13; enkf, etkf
 and enkfn, without localisation, diverge. docs/results.md has more truths.
 
 Writes analysis.nc, departures.nc, pictures and summary.json, with --method all one folder for each method. Run time on

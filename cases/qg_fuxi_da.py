@@ -9,9 +9,9 @@ only. One pixel of one channel is changed, too, and the response is compared wit
 
 Writes a folder for each method, pictures, responses.json and summary.json; with --train weights.safetensors, a log and
 a picture of it. Expected errors of the streamfunction, upper / lower layer, over its climatological standard deviation:
-CTRL and CORR 1.0 / 1.0, ASSI 0.16 / 0.17, oi 0.20 / 0.22, letkf 0.11 / 0.12, hybrid 0.14 / 0.14. Run time on one core:
-quick 40 s, default 15 minutes; --train an hour, and less than another for --start with the weights of the first;
---resume goes on.
+CTRL and CORR 1.0 / 1.0, ASSI 0.16 / 0.17, oi 0.20 / 0.22, letkf 0.11 / 0.12, hybrid 0.13 / 0.14. Run time on one core:
+quick 40 s, default 15 minutes; --train an hour, each further stage with --start about another (four made the weights
+in data/weights); --resume goes on.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ from sciml.train import same, share
 
 TRAINED = ("weights.safetensors", "training.*", "summary.json")
 """what a training writes"""
-CORR = {m: p.with_name(p.name.replace("_qg", "_qg_corr")) for m, p in methods.WEIGHTS.items()}
-"""weights of CORR"""
 PER_WINDOW, SPIN_UP = 5, 10
 """Observations that are changed in a window; windows of the ensemble before the first of these."""
 SCALES: dict[str, dict[str, Any]] = {
@@ -206,7 +204,7 @@ def halfway(net: FuXiDANet, other: FuXiDANet) -> None:
 def compared(o: Options, lo: ladder.Options, s: ladder.Setting) -> dict[str, tuple[Callable[..., Analysed], sm.State]]:
     """CTRL, CORR, ASSI and the others, each with its first state."""
     start = sm.State(s.climate.mean(0))
-    corr = methods.network(o.corr_weights or CORR[o.model], s.eq, o.model, blind=True)
+    corr = methods.network(o.corr_weights or methods.CORR[o.model], s.eq, o.model, blind=True)
     built = ladder.build(lo, s)
     if unknown := set(o.methods) - set(built):
         raise Refused(f"no method {', '.join(sorted(unknown))}; there are {', '.join(built)}")

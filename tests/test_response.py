@@ -98,7 +98,7 @@ def test_displacements_are_told_by_the_time_of_the_observation(monkeypatch):
     for window in range(4):
         for part, east in ((0.1, 9e3), (0.5, 5e3), (0.9, 1e3)):
             shape_of = {"sign": 1.0, "radius": 4e4, "projection": 0.1, "east": east, "north": -east}
-            own = {n: shape_of for n in ("network", "ensemble B", "static B")}
+            own = dict.fromkeys(("network", "ensemble B", "static B"), shape_of)
             gain = 0.1 * (window % 2)
             agreement_of = {"network": 0.4 + gain, "static B": 0.4}
             found.append({"window": window, "part of the window": part, "shape": own, "agreement": agreement_of})
