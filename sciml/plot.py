@@ -239,6 +239,7 @@ def compared_spectra(grid, analyses: Mapping[str, Any], truth):
         above.set(title=f"layer {lev + 1}", ylabel="variance of analysis / truth", ylim=(0.03, 30))
         below.set(xlabel="k (rad m⁻¹)", ylabel="variance of ψ per k (m⁵ s⁻²), errors dashed")
     axes[0][0].legend(fontsize=8, ncols=2)
+    axes[1][0].legend(handles=axes[1][0].lines[:1], fontsize=8)
     for ax in axes.flat:
         ax.grid(alpha=0.3)
     return figure
