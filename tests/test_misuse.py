@@ -108,7 +108,7 @@ MISTAKES: dict[str, tuple[Callable, str]] = {
     "weights of another kind": (lambda: sm.PROSE.load(ROOT / "data/weights/fuxida_qg.safetensors"), "another kind"),
     "weights for another grid": (
         lambda: sm.FuXiDA.load(ROOT / "data/weights/fuxida_qg.safetensors", *testbed.shown(sm.preset("eddy", nx=32))),
-        "^the background covariance has",
+        "is of a network for dx = 15625, this grid has 31250",
     ),
     "a folder for a file": (lambda: sm.PROSE.load(ROOT / "data"), "is a folder"),
     # equations from maps

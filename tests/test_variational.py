@@ -145,9 +145,9 @@ def test_the_search_starts_where_the_cost_is_less(step):
 @pytest.mark.parametrize("make", [
     lambda B: sm.OptimalInterpolation(B, tolerance=1e-9),
     lambda B: sm.ThreeDVar(B, tolerance=1e-9),
-    lambda B: FourDVar(B, 2, inner=60),
-    lambda B: FourDVar(B, 2, inner=60, model_error=0.3),
-    lambda B: FourDVar(B, 2, inner=60, newest=True),
+    lambda B: FourDVar(B, 2, 1, 40),
+    lambda B: FourDVar(B, 2, 1, 40, model_error=0.3),
+    lambda B: FourDVar(B, 2, 1, 40, newest=True),
 ], ids=["oi", "3dvar", "4dvar", "4dvar-weak", "4dvar-newest"])  # fmt: skip
 def test_each_state_of_a_batch_gets_the_analysis_that_it_gets_alone(make):
     """No observation is shared between members, as one increment for all of them would do."""
@@ -155,7 +155,7 @@ def test_each_state_of_a_batch_gets_the_analysis_that_it_gets_alone(make):
     B = qg_covariance(eq).scaled(2.0)
     first = ssh_window(operator)
     later = Window(first.obs.assign_coords(time=first.obs["time"] + 3 * 3600.0), operator, 3 * 3600.0, 3600.0, 3)
-    many = eq.init(sm.random_pv(eq, seed=1, members=3, speed=0.05))
+    many = eq.init(sm.random_pv(eq, seed=1, members=2, speed=0.05))
     read = lambda z: eq.grid.ifft(eq.psi(z))  # noqa: E731
     found = cycle(step, make(B), [first, later], sm.State(many), read)
     alone = [cycle(step, make(B), [first, later], sm.State(z), read) for z in many]
