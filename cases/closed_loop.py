@@ -43,7 +43,7 @@ from sciml.discover.library import coefficients
 from sciml.discover.medida import Discovery
 
 HELD = "correlation of increments with what is missing"
-WRITTEN = ("*.nc", "*.png", "found.json", "summary.json")
+WRITTEN = ("found.json", "analysis.nc", "climate.nc", "loop.png", "summary.json")
 
 
 class Scale(NamedTuple):

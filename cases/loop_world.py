@@ -171,5 +171,5 @@ def closed(scores: Mapping[str, Score]) -> dict[str, float]:
     for what, ahead in (("analysis", False), ("10-day forecast", True)):
         bad, good, best = (mean(n, ahead) for n in ("imperfect", "corrected", "perfect"))
         found[f"{what} error falls by (%)"] = 100 * (1 - good / bad)
-        found[f"{what} gap closed (%)"] = 100 * (bad - good) / max(bad - best, 1e-12)
+        found[f"{what} gap closed (%)"] = 100 * (bad - good) / (bad - best) if bad > best else float("nan")
     return found

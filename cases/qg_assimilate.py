@@ -56,7 +56,9 @@ from sciml.observe import Window, box_of, windows
 DAY = testbed.DAY
 LEADS = 12
 """windows of the longest forecast: 60 days"""
-WRITTEN = ("*.nc", "*.png", "summary.json", *get_args(Method))
+WRITTEN = ("analysis.nc", "departures.nc", "maps.png", "error.png", "forecast.png", "error_spectra.png", "ranks.png",
+           "summary.json")  # fmt: skip
+"""by name: files of the user's own may lie beside them"""
 LAYERS = ["layer 1", "layer 2 (seen by the radiometer only)"]
 ERROR = "error of ψ / climatological std"
 
@@ -342,7 +344,7 @@ def row(results: dict[str, Any]) -> dict[str, float]:
 def run(o: Options, out: Path) -> dict[str, Any]:
     s = prepare(o)
     methods = build(o, s)  # refuses what no method can use before anything is written
-    make_room(out, WRITTEN, o)
+    make_room(out, (*WRITTEN, *(m for m in get_args(Method) if (out / m / "summary.json").exists())), o)
     used, days = sum(len(w) for w in s.windows), s.length / DAY
     print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {counts(s.obs)}")
     chosen = get_args(Method) if o.method == "all" else (o.method,)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +241,15 @@ def test_killed_at_random_moments_and_resumed(tmp_path):
     assert killed > 0
     assert resumed > 0
     equal_runs(tmp_path / "a", out)
+
+
+@pytest.mark.parametrize("case", ["qg_assimilate", "closed_loop"])
+def test_files_of_the_users_own_are_not_taken_for_an_earlier_run(case, tmp_path, monkeypatch):
+    """Neither removed nor moved, whatever their kind, nor a folder that has the name of a method."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    written = import_module(case).WRITTEN
+    (tmp_path / "letkf").mkdir()
+    for name in ("data.nc", "figure.png", "letkf/notes.txt", "notes.json"):
+        (tmp_path / name).write_text("mine")
+    assert import_module("common").earlier(tmp_path, written) == []
+    assert all("*" not in name for name in written)
