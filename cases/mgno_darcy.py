@@ -33,6 +33,7 @@ from training import elapsed
 
 from sciml import plot, plot_emulation, score
 from sciml.data import write_netcdf
+from sciml.files import refusing
 from sciml.losses import relative_h1, relative_l2
 from sciml.nn.boundary import resized
 from sciml.nn.mgno import PUBLISHED
@@ -127,7 +128,11 @@ def split(o: Options, which: str, points: int, n: int) -> xr.Dataset:
         else:
             made = elliptic_samples(task, seeds, points, fine)
         write_netcdf(made, path)
-    return xr.open_dataset(path, decode_times=False)
+    with refusing(path):
+        ds = xr.open_dataset(path, decode_times=False, engine="netcdf4")
+    if "omega" not in ds and not {"a", "u"} <= set(ds.variables):
+        raise Refused(f"{path} holds no samples: it needs a and u, or omega; remove it, and it is made again")
+    return ds
 
 
 def pairs(ds: xr.Dataset, stride: int = 1) -> tuple[Tensor, Tensor]:
