@@ -69,7 +69,7 @@ def fit(
     method = optimiser(net, lr, weight_decay)
     averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
     settings = dict(updates=updates, lr=lr, warm_up=warm_up, weight_decay=weight_decay, clip=clip, average=average)
-    settings |= {"optimiser": optimiser.__name__, **(about or {})}
+    settings |= {"optimiser": getattr(optimiser, "__name__", type(optimiser).__name__), **(about or {})}
     first, usual = resume(checkpoint, net, method, averaged, objective, settings)
     losses, skipped = [], 0
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):

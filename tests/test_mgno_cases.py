@@ -45,6 +45,16 @@ def test_darcy_refuses(args, message, call, tmp_path):
     refused(call("--preset", "quick", *args, "--out", tmp_path / "o", case="mgno_darcy"), message)
 
 
+def test_samples_of_another_kind_are_refused(call, tmp_path):
+    """Files in the folder of the samples that have their name, but hold something else, or were cut short."""
+    path = tmp_path / "darcy-rough_16_31_16_0_train.nc"
+    path.write_bytes((ROOT / "data" / "qg_satellite.nc").read_bytes())
+    line = ["--preset", "quick", *DARCY, "--networks", "mgno", "--data", tmp_path, "--out", tmp_path / "o"]
+    refused(call(*line, case="mgno_darcy"), "train.nc holds no samples: it needs a and u, or omega")
+    path.write_bytes(path.read_bytes()[:3000])
+    refused(call(*line, case="mgno_darcy"), "train.nc is damaged, or not a file of this package")
+
+
 def test_weights_are_used_again(finished, call, tmp_path):
     """Of the finished run: on the same truths the same skill, and no training."""
     out, _ = finished("mgno_qg")

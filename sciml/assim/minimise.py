@@ -21,10 +21,10 @@ Map = Callable[[Tensor], Tensor]
 
 def cost(g: Map, d: Tensor, v: Tensor) -> Tensor:
     """J(v)."""
-    return size(v, g(v) - d)
+    return half_squares(v, g(v) - d)
 
 
-def size(v: Tensor, departure: Tensor, batch: int = 0) -> Tensor:
+def half_squares(v: Tensor, departure: Tensor, batch: int = 0) -> Tensor:
     """``(|v|^2 + |departure|^2) / 2``, of each of the problems in the first ``batch`` axes."""
     return 0.5 * (v**2).flatten(batch).sum(-1) + 0.5 * (departure**2).flatten(batch).sum(-1)
 
@@ -39,7 +39,7 @@ def gauss_newton(
     returned then is the mean of their J.
     """
     value, tangent, adjoint = linearised(g, v)
-    lowest = size(v, value - d, batch)
+    lowest = half_squares(v, value - d, batch)
     costs = [float(lowest.mean())]
     for _ in range(outer):
         full = conjugate_gradients(hessian(tangent, adjoint), -v - adjoint(value - d), inner, tolerance, batch)
@@ -47,7 +47,7 @@ def gauss_newton(
         for part in (1.0, 0.5, 0.25, 0.125, 0.0625, 0.0):
             dv = torch.where(worse.reshape(*worse.shape, *[1] * (v.ndim - batch)), part * full, dv)
             value, tangent, adjoint = linearised(g, v + dv)
-            now = size(v + dv, value - d, batch)
+            now = half_squares(v + dv, value - d, batch)
             worse = ~(now <= lowest)
             if not halve or not bool(worse.any()):
                 break

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sciml.assim.base import Analysed, Covariance, batch_axes, forecast, restarted, trajectory
-from sciml.assim.minimise import Map, gauss_newton, size
+from sciml.assim.minimise import Map, gauss_newton, half_squares
 from sciml.observe import Window
 from sciml.step import State, Step
 
@@ -88,7 +88,8 @@ class FourDVar:
         v[..., 0, :, :, :] = whitened(self.covariance, guesses[0] - prior.z)
         with torch.no_grad():
             if bool(v.any()):
-                allowed = size(v, g(v) - d, batch) < size(0 * v, g(0 * v) - d, batch)  # differences that B allows
+                costs = (half_squares(p, g(p) - d, batch) for p in (v, 0 * v))
+                allowed = torch.lt(*costs)  # differences that B allows
                 v = torch.where(allowed.reshape(*allowed.shape, 1, 1, 1, 1), v, 0.0)
         v, costs = gauss_newton(g, d, v, self.outer, self.inner, batch=batch)
         with torch.no_grad():
