@@ -10,9 +10,7 @@ minutes on one core, an analysis run as long as cases/qg_assimilate.py says.
 
 from __future__ import annotations
 
-import json
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from collected import results
 from scipy.stats import t as student
 
 from sciml.data import write_netcdf
@@ -66,18 +65,11 @@ def observe(o: Options, truth: int) -> Path:
 
 def scores(o: Options, folder: Path, seed: int, method: str) -> dict[str, float] | None:
     """Of one run of the case; None where the filter diverged."""
-    out = folder / f"{method}{o.name}-{seed}"
-    summary = out / "summary.json"
-    if not summary.exists():
-        line = [sys.executable, str(ROOT / "cases" / "qg_assimilate.py"), "--method", method, "--seed", str(seed)]
-        line += ["--observations", str(folder / f"observations{seed}.nc"), "--truth", str(folder / "truth.nc")]
-        line += ["--days", str(o.days), "--skip-days", str(o.skip_days), "--out", str(out)]
-        ended = subprocess.run([*line, *shlex.split(o.arguments)], capture_output=True, text=True)
-        print(f"{folder.name} seed {seed} {method}{o.name}: exit {ended.returncode}", flush=True)
-        if ended.returncode:
-            print(ended.stderr[-400:], flush=True)
-            return None
-    found = json.loads(summary.read_text())["results"]
+    line = ["--method", method, "--seed", seed, "--observations", folder / f"observations{seed}.nc", "--truth"]
+    line += [folder / "truth.nc", "--days", o.days, "--skip-days", o.skip_days, *shlex.split(o.arguments)]
+    found = results("qg_assimilate", line, folder / f"{method}{o.name}-{seed}")
+    if found is None:
+        return None
     pairs = [("psi", "analysis"), ("psi", "background"), ("q", "analysis"), ("psi", "spread_over_error")]
     out = {f"{f} {n} {i + 1}": v for f, n in pairs for i, v in enumerate(found[f].get(n, []))}
     leads = dict(zip(found["forecast"]["days"], found["forecast"]["psi"], strict=True))

@@ -8,9 +8,7 @@ Runs that are there already are not made again.
 
 from __future__ import annotations
 
-import json
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from collected import results
 
 from sciml import BlowUp, testbed
 from sciml.score import table
@@ -44,15 +43,6 @@ class Options:
     """To compare."""
     out: Path = ROOT / "runs" / "loops"
     """Folder of the runs."""
-
-
-def results(o: Options, seed: int) -> dict[str, Any]:
-    """Of one seed, run if it was not."""
-    out = o.out / f"seed{seed}{o.name}"
-    if not (out / "summary.json").exists():
-        line = [sys.executable, str(ROOT / "cases" / "closed_loop.py"), "--seed", str(seed), "--out", str(out)]
-        subprocess.run([*line, *shlex.split(o.arguments)], check=True)
-    return json.loads((out / "summary.json").read_text())["results"]
 
 
 def rows(found: dict[str, Any]) -> dict[str, float]:
@@ -96,7 +86,11 @@ def run(o: Options) -> None:
     if o.tune:
         tuned(o)
         return
-    every = {f"seed {seed}": rows(results(o, seed)) for seed in o.seeds}
+    every = {}
+    for seed in o.seeds:
+        line = ["--seed", seed, *shlex.split(o.arguments)]
+        if found := results("closed_loop", line, o.out / f"seed{seed}{o.name}"):
+            every[f"seed {seed}"] = rows(found)
     names = dict.fromkeys(n for own in every.values() for n in own)
     print(table({n: {seed: own.get(n, np.nan) for seed, own in every.items()} for n in names}))
 

@@ -8,15 +8,13 @@ not run again; cases on the same flow share its states.
 
 from __future__ import annotations
 
-import json
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
+from collected import results
 
 from sciml.discover.systems import JET, SYSTEMS
 from sciml.score import table
@@ -40,16 +38,9 @@ class Options:
 
 def result(o: Options, case: str, seed: int) -> dict | None:
     """Of one run; None where it failed."""
-    out = o.out / f"{case}{o.name}-{seed}"
-    if not (out / "summary.json").exists():
-        line = [sys.executable, str(ROOT / "cases" / "medida_qg.py"), "--case", case, "--seed", str(seed)]
-        line += ["--states", str(o.out / f"{'jet' if case in JET else 'eddy'}{o.name}-{seed}.safetensors")]
-        ended = subprocess.run([*line, "--out", str(out), *shlex.split(o.arguments)], capture_output=True, text=True)
-        print(f"{case} seed {seed}: {(ended.stdout.splitlines() or ['failed'])[-1]}", flush=True)
-        if ended.returncode:
-            print(ended.stderr[-400:], flush=True)
-            return None
-    return json.loads((out / "summary.json").read_text())["results"]
+    states = o.out / f"{'jet' if case in JET else 'eddy'}{o.name}-{seed}.safetensors"
+    line = ["--case", case, "--seed", seed, "--states", states, *shlex.split(o.arguments)]
+    return results("medida_qg", line, o.out / f"{case}{o.name}-{seed}")
 
 
 def row(runs: list[dict | None]) -> dict[str, float]:

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import observation_files
 import torch
 import xarray as xr
-from common import Common, Range, Refused, asked, device, main
+from common import Common, Range, Refused, asked, device, main, make_room
+from observation_files import with_sigma
 from tqdm import tqdm
 
 import sciml as sm
@@ -35,10 +36,9 @@ from sciml import charts, plot, readers, score
 from sciml.assim.base import trajectory
 from sciml.assim.variational import FourDVar
 from sciml.data import write_netcdf
-from sciml.foreign import once
 from sciml.instruments import track
 from sciml.interpolate import RADIUS, Prior, estimate, interpolated, map_axes
-from sciml.observations import check, concatenate, counts, good, number, observations
+from sciml.observations import check, counts, good, number, observations
 from sciml.observe import GRAVITY, Channel, Operator, Window, ssh
 
 DAY = 86400.0
@@ -51,6 +51,8 @@ Height = Annotated[float, Range(1e-6, 1e3)]
 Box = tuple[float, float, float, float]
 HERE = (-5.0, 5.0, -41.0, -31.0)
 """Box of the synthetic tracks: across Greenwich, south of Africa."""
+WRITTEN = ("synthetic_altimeter_*.nc", "map.nc", "departures.nc", "tracks.png", "map.png", "along_track.png",
+           "summary.json")  # fmt: skip
 TITLE = "SYNTHETIC along-track sea level of a two-layer model, made by sciml"
 
 
@@ -72,9 +74,9 @@ class Options(Common):
     """Length of the window about that time, days (at most 366)."""
     method: Literal["oi", "4dvar", "both"] = "both"
     """How to map."""
-    withhold: Annotated[int, Range(0)] = 5
+    withhold: Annotated[int, Range(0, 10_000)] = 5
     """Of so many passes one is withheld for verification (0: none)."""
-    section: Annotated[float, Range(1e3)] | None = None
+    section: Annotated[float, Range(1e3, 1e8)] | None = None
     """Length of the pieces into which passes are cut before that, m (default: whole passes)."""
     std: Height | None = None
     """Standard deviation of the signal, m (default: that of the observations)."""
@@ -82,11 +84,11 @@ class Options(Common):
     """Scale of the covariance in space, m."""
     time_scale: Annotated[float, Range(1e-3, 1e5)] = 10.0
     """Scale of the covariance of oi in time, days."""
-    points: Annotated[int, Range(2)] | None = None
+    points: Annotated[int, Range(2, 4_096)] | None = None
     """Points of the map on its longer side (default: 48, 96 or 192 with the preset)."""
-    nx: Annotated[int, Range(8)] | None = None
+    nx: Annotated[int, Range(8, 4_096)] | None = None
     """Points of the model from west to east (default: 48, 96 or 192 with the preset)."""
-    dt: Annotated[float, Range(60)] | None = None
+    dt: Annotated[float, Range(60, 1e6)] | None = None
     """Time step of the model, s (default: 14400, 7200 or 3600 with the preset)."""
     margin: Annotated[float, Range(0, 1e7)] = 200e3
     """Width of the model's box outside of the map, m."""
@@ -180,23 +182,11 @@ def synthetic(o: Options, out: Path, altimeters: int = 4, noise: float = 0.02) -
 
 # -- input -----------------------------------------------------------------------------------------------------------
 def read(o: Options, files: list[Path]) -> tuple[xr.Dataset, xr.Dataset]:
-    """Everything in the files, and the heights [m] among it; each file once."""
-    if o.reader == "cf" and (o.variable is None or o.sigma is None):
-        raise Refused("--reader cf needs --variable and --sigma")
-    if o.reader == "jason_gdr" and o.variable is not None:
-        raise Refused("--reader jason_gdr maps ssha; leave --variable out, or read another height with --reader cf")
-    once(files)
-    how: dict[str, Callable[..., xr.Dataset]] = {
-        "duacs_l3": partial(readers.duacs_l3, variable=o.variable),
-        "jason_gdr": partial(readers.jason_gdr, limits=readers.JASON_LIMITS),
-        "cf": partial(readers.cf, variable=o.variable or "", sigma=o.sigma or 0.0, units="m"),
-    }
-    every = concatenate([how[o.reader](f) for f in files])
+    """Everything in the files, and the heights [m] among it."""
+    every = observation_files.read(files, o.reader, o.variable, o.sigma, units="m")
     channel = number(every, "channel", "ssha") if o.reader == "jason_gdr" else 0
     heights = every.isel(obs=np.flatnonzero(every["channel"].values == channel))
-    if o.sigma is not None:
-        heights = heights.assign(sigma=("obs", np.full(heights.sizes["obs"], o.sigma), heights["sigma"].attrs))
-    return every, heights
+    return every, with_sigma(heights, o.sigma)
 
 
 def prepare(o: Options, heights: xr.Dataset) -> Setting:
@@ -374,6 +364,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     device(o.device)
     if o.box is not None:
         chosen_box(o, xr.Dataset())  # refused before files are made
+    make_room(out, WRITTEN, o)
     every, heights = read(o, [Path(f) for f in o.file] or synthetic(o, out))
     s = prepare(o, heights)
     chosen = ("oi", "4dvar") if o.method == "both" else (o.method,)

@@ -78,9 +78,9 @@ class Options(Common):
     """The assimilation whose innovations MEDIDA reads; both are scored."""
     members: Annotated[int, Range(2, 90)] | None = None
     """Size of the filter's ensemble (default 20; quick 8, full 40)."""
-    learn: Annotated[int, Range(7, 10_000)] | None = None
+    learn: Annotated[int, Range(7, 2_000)] | None = None
     """Windows of five days that are learned from (default 40; quick 14, full 120)."""
-    test: Annotated[int, Range(6, 10_000)] | None = None
+    test: Annotated[int, Range(6, 2_000)] | None = None
     """Later windows for scores (default 24; quick 9, full 90)."""
     change: Annotated[float, Range(0, 2)] = 0.3
     """How much stronger shear or drag is in climates that were not seen, a factor from 0 to 2."""
@@ -88,8 +88,6 @@ class Options(Common):
     """Train a neural corrector, too."""
     prose: bool | None = None
     """Have PROSE fit an equation to the analyses, too (default: but for quick)."""
-    overwrite: bool = False
-    """Remove earlier results in the folder; otherwise they move to earlier-1 inside."""
 
 
 def checked(o: Options) -> tuple[Options, Scale]:

@@ -5,6 +5,7 @@ A case is a docstring, options, and ``run(options, folder) -> results``; ``main(
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -14,8 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, dataclass, fields
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -70,6 +71,8 @@ class Common:
     """Seed of all randomness; the same seed gives the same bits on the same machine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    overwrite: bool = False
+    """Remove an earlier run in the folder; without it a finished one moves to earlier-1 inside."""
 
     @property
     def name(self) -> str:
@@ -84,12 +87,22 @@ def ranges(hint: Any) -> list[Range]:
 
 
 def check(options: Any) -> None:
-    """Refuse numbers outside their bounds, and those that are none; options that were not given pass."""
+    """Refuse numbers outside their bounds, and those that are none; options that were not given pass. Options that
+    exclude each other."""
+    if getattr(options, "resume", False) and options.overwrite:
+        raise Refused("--resume and --overwrite exclude each other")
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         given = getattr(options, name)
         for x in given if isinstance(given, tuple) else (given,):
             if bad := [] if x is None else [r for r in ranges(hint) if not r.admits(x)]:
                 raise Refused(f"--{name.replace('_', '-')} must be {bad[0]}, got {x}")
+
+
+def goes_with(options: Any, given: bool, switch: str, *names: str) -> None:
+    """Refuse options that nothing reads unless ``switch`` is given."""
+    usual = {f.name: f.default for f in fields(options)}
+    if unread := [n for n in names if not given and getattr(options, n) != usual[n]]:
+        raise Refused(f"--{unread[0].replace('_', '-')} goes with {switch}")
 
 
 def asked(options: Any, preset: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +119,7 @@ def main(run: Callable[[Any, Path], dict[str, Any]], options: type) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if share()[0] > 0:  # of several processes that torchrun started, the first one speaks
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    chosen, started = tyro.cli(options, description=sys.modules[run.__module__].__doc__), time.monotonic()
+    chosen, started = parsed(options, sys.modules[run.__module__].__doc__), time.monotonic()
     try:
         check(chosen)
         with output(chosen.out or Path("runs") / chosen.name) as out:
@@ -118,12 +131,26 @@ def main(run: Callable[[Any, Path], dict[str, Any]], options: type) -> None:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):
             raise
-        print("error: there is not enough memory for this; use fewer points or members", file=sys.stderr)
+        print("error: there is not enough memory for this; use fewer points, members or samples, or a smaller batch",
+              file=sys.stderr)  # fmt: skip
         sys.exit(2)
     except KeyboardInterrupt:
         further = ", go on with --resume" if hasattr(chosen, "resume") else ""
         print(f"interrupted; what was written is kept{further}", file=sys.stderr)
         sys.exit(130)
+
+
+def parsed(options: type, about: str | None) -> Any:
+    """The command line; what is wrong with it in one line, as any other error."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(options, description=about)
+    except SystemExit as ended:
+        if ended.code:
+            lines = (line.strip(" │╭╮╰╯─") for line in said.getvalue().splitlines())
+            print(f"error: {' '.join(filter(None, lines))}", file=sys.stderr)
+        raise
 
 
 @contextmanager
@@ -155,27 +182,30 @@ def folder(path: Path, option: str = "--out") -> Path:
     return path
 
 
-def earlier(path: Path, products: Iterable[str]) -> list[Path]:
-    """What a folder holds already of a run's products, given as patterns."""
-    return sorted(found for pattern in products for found in path.glob(pattern))
-
-
-def refuse_unfinished(path: Path, products: Iterable[str], options: Any) -> None:
-    """A run that was interrupted is continued or given up, but not by accident; its summary is missing."""
-    if options.resume and options.overwrite:
-        raise Refused("--resume and --overwrite exclude each other")
-    found = {p.name for p in earlier(path, products)}
-    if found and "summary.json" not in found and not (options.resume or options.overwrite):
-        raise Refused(f"{path} holds a run that was not finished; continue it with --resume, or start again with "
-                      "--overwrite")  # fmt: skip
+def earlier(path: Path, products: Iterable[str], options: Any) -> list[Path]:
+    """What a folder holds already of a run's products, given as patterns, but for files that options name."""
+    given = [v for value in vars(options).values() for v in (value if isinstance(value, tuple) else (value,))]
+    read = {Path(v).resolve() for v in given if isinstance(v, str | Path) and str(v)}
+    return sorted(found for pattern in products for found in path.glob(pattern)
+                  if not any(p == found.resolve() or found.resolve() in p.parents for p in read))  # fmt: skip
 
 
 def make_room(path: Path, products: Iterable[str], options: Any) -> None:
-    """Set an earlier run aside, in a folder within its own; with ``--overwrite`` remove it."""
-    found = earlier(path, products) if share()[0] == 0 else []
+    """Set an earlier run aside, in a folder within its own; with ``--overwrite`` remove it, with ``--resume`` leave it.
+
+    A case calls this when its options are checked and nothing is written. A run that can be continued is not given up
+    by accident: without a summary it was interrupted, and is refused unless one of the two options says what to do.
+    """
+    if getattr(options, "resume", False):
+        return
+    found = earlier(path, products, options) if share()[0] == 0 else []
+    can_resume = hasattr(options, "resume") and getattr(options, "train", True)
     if options.overwrite:
         for p in found:
             shutil.rmtree(p) if p.is_dir() else p.unlink()
+    elif found and can_resume and not (path / "summary.json").exists():
+        raise Refused(f"{path} holds a run that was not finished; continue it with --resume, or start again with "
+                      "--overwrite")  # fmt: skip
     elif found:
         aside = next(p for i in count(1) if not (p := path / f"earlier-{i}").exists())
         aside.mkdir()

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from common import Refused
-from neural import saved_run
+from common import Refused, make_room
+from neural import WRITTEN, keep, resumed
 from tqdm import tqdm
 
 from sciml import plot
 from sciml.data import write_netcdf
-from sciml.files import save_tensors
 from sciml.insr.body import Body, Motion, displacement, surface
 from sciml.insr.elastic import ElasticStep, elastic
 from sciml.insr.hyperelastic import determinant
@@ -96,10 +95,11 @@ def made(o, scene: Scene, size: Mapping[str, Any]) -> ElasticStep:
 def marched(o, scene: Scene, step: ElasticStep, steps: int, outputs: int, out: Path) -> Run:
     """From the start, or the last state in ``out``, to the end, with a state saved at each output."""
     saved = out / "state.safetensors"
-    about = {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "out")}
+    about = {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "overwrite", "out")}
     started = time.process_time()
+    make_room(out, WRITTEN, o)
     if o.resume:
-        run, state = resumed(saved, about)
+        run, state = resumed(saved, about, Run)
     else:
         state = step.init(scene.start, seed=o.seed, velocity=scene.velocity)
         run = Run([], [], [], [], [], 0.0, len(state.z))
@@ -146,20 +146,6 @@ def depth(body: Body, step: ElasticStep, state: State) -> float:
     x = surface(body, 800, torch.Generator())[0]
     places = x + step.sample(state, x)[0]
     return max(0.0, *(-float(obstacle(places)[0].amin()) for obstacle in body.obstacles))
-
-
-def keep(path: Path, run: Run, state: State, about: Mapping[str, str]) -> None:
-    """A state to go on from, with all that was found."""
-    tensors = {"theta": state.z, "before": state.memory[0], "notes": state.memory[1], "rng": state.rng,
-               "fields": torch.stack(run.fields), "volumes": torch.stack(run.volumes)}  # fmt: skip
-    rest = {n: v for n, v in run._asdict().items() if n not in ("fields", "volumes")}
-    save_tensors(path, tensors, {"run": rest, "time": state.time, "options": dict(about)})  # type: ignore[arg-type]
-
-
-def resumed(path: Path, about: Mapping[str, str]) -> tuple[Run, State]:
-    tensors, header = saved_run(path, about)
-    run = Run(**header["run"], fields=list(tensors["fields"]), volumes=list(tensors["volumes"]))
-    return run, State(tensors["theta"], header["time"], (tensors["before"], tensors["notes"]), tensors["rng"])
 
 
 # -- a scene ---------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ import elastic as shared
 import elements as fe
 import numpy as np
 import torch
-from common import Common, Count, Positive, Range, asked, main
+from common import Common, Range, asked, main
 from elastic import Row, Run, Scene
 from scipy.optimize import brentq, curve_fit
 from torch import Tensor
@@ -73,25 +73,25 @@ class Options(Common):
     """Where to compute: neural fields are stepped on the CPU."""
     load: Annotated[float, Range(0, 4, open=True)] = 1.0
     """Stretch, amplitude, speed or angle as a factor of the scene's own."""
-    young: Positive | None = None
+    young: Annotated[float, Range(0, 1e12, open=True)] | None = None
     """Young's modulus in Pa, J m-3 (default: 1, in the collision 100)."""
     poisson: Annotated[float, Range(-0.99, 0.4999)] = 0.3
     """Poisson's ratio, a factor from -1 to 0.5."""
-    width: Count | None = None
+    width: Annotated[int, Range(1, 4_096)] | None = None
     """Neurons in each hidden layer (default: with the preset)."""
-    depth: Count | None = None
+    depth: Annotated[int, Range(1, 64)] | None = None
     """Hidden layers (default: with the preset)."""
-    omega: Positive | None = None
+    omega: Annotated[float, Range(0, 1e6, open=True)] | None = None
     """Factor in the sines of the network (default: with the preset)."""
-    samples: Positive | None = None
+    samples: Annotated[float, Range(0, 1e4, open=True)] | None = None
     """Nodes times directions as a factor of the number of weights (default: with the preset)."""
-    steps: Count | None = None
+    steps: Annotated[int, Range(1, 1_000_000)] | None = None
     """Steps from the start to the end (default: with the preset)."""
-    iterations: Count | None = None
+    iterations: Annotated[int, Range(1, 1_000_000)] | None = None
     """Gauss-Newton steps in each, at most (default: with the preset)."""
-    tolerance: Positive | None = None
+    tolerance: Annotated[float, Range(0, 1, open=True)] | None = None
     """Distance from the minimum where a step ends, as a factor of the energy's norm (default: with the preset)."""
-    damping: Positive | None = None
+    damping: Annotated[float, Range(0, 1e6, open=True)] | None = None
     """Of the layers below the head, as a factor of the mean diagonal (default: with the preset)."""
     resume: bool = False
     """Go on from the last state saved in --out."""

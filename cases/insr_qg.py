@@ -21,7 +21,6 @@ from typing import Annotated, Any
 
 import neural
 from common import Range, main
-from torch import Tensor
 
 import sciml as sm
 
@@ -43,16 +42,12 @@ class Options(neural.Neural):
     """Root mean square velocity of the upper layer at the start in m/s."""
 
 
-def energy(eq: sm.Equation, q: Tensor) -> float:
-    return float(eq.energy(eq.init(q)))  # type: ignore[attr-defined]
-
-
 def problem(o: Options) -> neural.Problem:
     eq = sm.TwoLayerQG.preset("eddy", nx=64, filterfac=0.0)
     start = sm.random_pv(eq, seed=o.seed, speed=o.speed, scale=eq.grid.Lx / o.eddies)
     truth = neural.reference(eq, start, [DAY * i for i in range(o.days + 1)], 1800.0, sm.rk4)
-    return neural.Problem(eq, start, o.days * DAY, truth, sm.rk4, 1800.0, outputs=o.days, energy=energy, name="PV",
-                          units="s-1", time_units="s")  # fmt: skip
+    return neural.Problem(eq, start, o.days * DAY, truth, sm.rk4, 1800.0, outputs=o.days, energy=neural.energy,
+                          name="PV", components=("layer 1", "layer 2"), units="s-1", time_units="s")  # fmt: skip
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:

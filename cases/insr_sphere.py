@@ -115,7 +115,8 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     points = unit_vectors(torch.deg2rad(torch.from_numpy(lon)), radians).reshape(-1, 3)
     none = sm.equation.Vorticity(grid=sm.Grid(1))  # what the others solve
     p = neural.Problem(none, torch.zeros(1), days, lambda t: exact(step, points, t), sm.rk4, 0.0, name="velocity",
-                       time_units="days", axes=axes, weight=radians.cos(), function=wave(0.0))  # fmt: skip
+                       components=("eastward", "northward"), time_units="days",
+                       axes=axes, weight=radians.cos(), function=wave(0.0))  # fmt: skip
     net = network(o, size)
     samples = round(size["samples"] * neural.count(net))
     step = insr_on_sphere(OMEGA, net, neural.spacing(o, p), neural.method(o, size), samples=samples,

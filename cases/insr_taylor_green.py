@@ -53,12 +53,7 @@ class Options(neural.Neural):
 
 def velocity(eq: sm.Equation, omega: Tensor) -> Tensor:
     """``(u, v)`` of vorticity on the grid."""
-    psi = -eq.grid.invK2 * eq.init(omega)[..., 0, :, :]
-    return torch.stack([eq.grid.ifft(-eq.grid.il * psi), eq.grid.ifft(eq.grid.ik * psi)])
-
-
-def energy(eq: sm.Equation, omega: Tensor) -> float:
-    return float(velocity(eq, omega).square().sum(0).mean()) / 2
+    return eq.grid.ifft(eq.velocity(eq.init(omega)))  # type: ignore[attr-defined]
 
 
 def vortices(grid: sm.Grid) -> Tensor:
@@ -85,8 +80,8 @@ def problem(o: Options) -> neural.Problem:
         start = vortices(grid)
         truth = neural.reference(eq, start, [o.end * i / 20 for i in range(21)], 0.005, sm.rk4)
     form, dt = (momentum, 0.02) if steady else (strong, 0.005)
-    return neural.Problem(eq, start, o.end, truth, sm.rk4, dt, form=form, seen=velocity, energy=energy, name="velocity",
-                          units="m s-1", time_units="s")  # fmt: skip
+    return neural.Problem(eq, start, o.end, truth, sm.rk4, dt, form=form, seen=velocity, energy=neural.energy,
+                          name="velocity", components=("u", "v"), units="m s-1", time_units="s")  # fmt: skip
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:

@@ -45,22 +45,12 @@ class Options(neural.Neural):
     """Length of the run in s (default: 2, with the preset quick 0.5)."""
 
 
-def velocity(eq: sm.Equation, omega: Tensor) -> Tensor:
-    """``(u, v)`` of vorticity on the grid."""
-    psi = -eq.grid.invK2 * eq.init(omega)[..., 0, :, :]
-    return torch.stack([eq.grid.ifft(-eq.grid.il * psi), eq.grid.ifft(eq.grid.ik * psi)])
-
-
-def energy(eq: sm.Equation, omega: Tensor) -> float:
-    return float(velocity(eq, omega).square().sum(0).mean()) / 2
-
-
 def eddies(eq: sm.Equation, waves: float, seed: int) -> Tensor:
     """Vorticity ``(1, ny, nx)`` of random eddies whose root mean square velocity is 1."""
     grid = eq.grid
     psi = random_field(grid, lambda K: (K / waves) ** 6 * torch.exp(-3 * (K / waves) ** 2), seed)
     omega = grid.ifft(-grid.K2 * grid.fft(psi))[None]
-    return omega / (2 * energy(eq, omega)) ** 0.5
+    return omega / (2 * neural.energy(eq, omega)) ** 0.5
 
 
 def problem(o: Options) -> neural.Problem:
@@ -68,7 +58,7 @@ def problem(o: Options) -> neural.Problem:
     eq, end = sm.equation.Vorticity(grid=grid, nu=o.nu), o.end or (0.5 if o.preset == "quick" else 2.0)
     start = eddies(eq, o.waves, o.seed)
     truth = neural.reference(eq, start, [end * i / 20 for i in range(21)], 0.005, sm.rk4)
-    return neural.Problem(eq, start, end, truth, sm.rk4, 0.005, energy=energy, name="vorticity", units="s-1",
+    return neural.Problem(eq, start, end, truth, sm.rk4, 0.005, energy=neural.energy, name="vorticity", units="s-1",
                           time_units="s")  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Count, Range, Refused, main
+from common import Common, Range, Refused, main, make_room
 from torch import Tensor
 
 import sciml as sm
@@ -41,13 +41,16 @@ SPIN_UP = 0.2
 """part of the cycles that is not scored"""
 
 
+WRITTEN = ("table.nc", "errors.png", "summary.json")
+
+
 @dataclass(frozen=True)
 class Options(Common):
     device: Literal["auto", "cpu"] = "auto"
     """Where to compute: systems as small as these run on the CPU."""
-    cycles: Annotated[int, Range(10)] | None = None
+    cycles: Annotated[int, Range(10, 1_000_000)] | None = None
     """Number of analyses (default: 300, 2000 or 10000 with the preset)."""
-    seeds: Count | None = None
+    seeds: Annotated[int, Range(1, 1_000)] | None = None
     """Number of truths, with observations and ensembles of their own (default: 1, 3 or 10 with the preset)."""
     only: str = ""
     """Part of the names of the rows to run, such as "LETKF" or "Lorenz 63"."""
@@ -262,6 +265,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     rows = [r for r in TABLE if o.only.lower() in f"{r.system}: {r.name}".lower()]
     if not rows:
         raise Refused(f"--only {o.only!r} fits no row; there are {', '.join(f'{r.system}: {r.name}' for r in TABLE)}")
+    make_room(out, WRITTEN, o)
     needed = {r.system for r in rows}
     numbers = range(o.seed, o.seed + seeds)
     twins = {(s, i): twin(SYSTEMS[s], cycles, 100 * i + 1) for s in needed for i in numbers}

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Count, NotNegative, Range, Refused, Share, asked, device, main
+from common import Common, Range, Refused, Share, asked, device, main, make_room
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -60,6 +60,9 @@ WHOLE = -1.0 * np.isin(LIBRARY.names, ["u*dx(u)", "lap(u)", "lap(lap(u))"])
 """The true equation."""
 
 
+WRITTEN = ("discovery_*.json", "table.nc", "coefficients.png", "path.png", "error.png", "summary.json")
+
+
 @dataclass(frozen=True)
 class Options(Common):
     case: tuple[str, ...] = ()
@@ -68,19 +71,19 @@ class Options(Common):
     """Models for which errors are found with ensembles of 0.1 to 10 times the points (default: with the preset)."""
     nx: Annotated[int, Range(64, 4096)] | None = None
     """Points, all of them observed (default: 128, 512 or 1024 with the preset)."""
-    samples: Annotated[int, Range(4)] | None = None
+    samples: Annotated[int, Range(4, 100_000)] | None = None
     """Pairs of observations, each of a run of its own (default: 20, 40 or 100 with the preset)."""
     noise: Share = 0.05
     """Standard deviation of the observation noise as a factor of that of u; 0 leaves the noisy part out."""
-    members: NotNegative = 1.0
+    members: Annotated[float, Range(0, 100)] = 1.0
     """Members of the ensemble as a factor of the number of points; 0 is no assimilation."""
     scheme: Literal["etdrk4", "imex"] = "etdrk4"
     """How models are stepped; the truth is stepped with etdrk4."""
     dt: Annotated[float, Range(0, 0.05, open=True)] = 0.005
     """Step of the truth (s, the unit of time of the equation)."""
-    factor: Count = 5
+    factor: Annotated[int, Range(1, 1_000)] = 5
     """Steps of the truth in a step of the models."""
-    steps: Count = 4
+    steps: Annotated[int, Range(1, 1_000)] = 4
     """Steps of the models between the observations of a pair; one where there is no noise."""
 
 
@@ -305,6 +308,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
         raise Refused(f"there is no model {min(unknown)!r}; there are {', '.join(MODELS)} and all")
     if o.members and not 2 <= o.members * nx <= 1e5:
         raise Refused(f"--members must be 0 or such that there are 2 to 100000, got {o.members:g} of {nx} points")
+    make_room(out, WRITTEN, o)
     eq, states, series = truth(o, nx, samples)
     sigma, interval = o.noise * float(eq.read(states).std()), o.dt * o.factor * o.steps
     variance, obs = sigma**2 / nx, noisy(eq.grid, states[::2], sigma, o.seed + 1)

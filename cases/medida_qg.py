@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Count, Positive, Range, Refused, main
+from common import Common, Range, Refused, main, make_room
 from torch import Tensor
 
 from sciml import plot, plot_terms, score
@@ -49,6 +49,8 @@ POINTS = {"quick": (24, 32), "default": (48, 48), "full": (96, 64)}
 """in x, of the jet and of the eddy flow"""
 TWIN = 40
 """Steps in which a twin's first state, an observed one, makes its own small scales."""
+WRITTEN = ("discovery.json", "increments.nc", "increments.png", "coefficients.png", "path.png", "error_spectra.png",
+           "forecast.png", "summary.json")  # fmt: skip
 FAR = 0.003
 """Rate of the sponge above which a point does not count."""
 
@@ -59,7 +61,7 @@ class Options(Common):
     """Where to compute: this case runs on the CPU."""
     case: str = "2"
     """What the model lacks: 1 to 9 (jet), drag, no_drag, beta, shear, advection, topography (eddy)."""
-    nx: Annotated[int, Range(16)] | None = None
+    nx: Annotated[int, Range(16, 1_024)] | None = None
     """Points in x (default: 48; quick 24 and 32, full 96 and 64)."""
     sensors: Annotated[float, Range(0.01, 1)] = 1.0
     """Part of the points that are observed, a factor from 0.01 to 1."""
@@ -69,16 +71,16 @@ class Options(Common):
     """Standard deviation of the noise in psi, as a factor of that of psi in the layer."""
     interpolator: Literal["kriging", "neural", "radial", "cubic", "spectral"] = "kriging"
     """How gaps are filled, and noise with kriging and neural (a field of waves whose head is fitted in closed form)."""
-    samples: Annotated[int, Range(2)] | None = None
+    samples: Annotated[int, Range(2, 100_000)] | None = None
     """Number of pairs (default: 12 without gaps and noise, 100 with; quick 6 and 12)."""
-    interval: Count | None = None
+    interval: Annotated[int, Range(1, 10_000)] | None = None
     """Model steps between the states of a pair (default: 1 without gaps and noise, 8 with)."""
-    rounds: Count | None = None
+    rounds: Annotated[int, Range(1, 100)] | None = None
     """How often increments are taken, each time from the model with what was found before (default: 3 without gaps
     and noise, 2 with)."""
     twin: bool = False
     """Take off the bias that gaps and noise make, which the same observations of the corrected model itself show."""
-    cut: Positive | None = None
+    cut: Annotated[float, Range(0, 1e3, open=True)] | None = None
     """Low-pass, as a factor of the case's own wavenumber (default: none without gaps and noise, 0.8 with)."""
     thickness: bool = False
     """Have psi1 - psi2 among the candidates in place of psi2: a model corrected from noisy data stays stable."""
@@ -86,13 +88,13 @@ class Options(Common):
     """Layers whose equations are searched."""
     truth_step: Literal["etdrk4", "rk4", "imex"] = "etdrk4"
     """Time stepping of the truth; the model's is etdrk4."""
-    substeps: Count = 4
+    substeps: Annotated[int, Range(1, 1_000)] = 4
     """Steps of the truth in a step of the model."""
-    spin_up: Positive = 1.0
+    spin_up: Annotated[float, Range(0, 1e3, open=True)] = 1.0
     """Length of the spin-up, a factor of the case's own."""
     states: Path | None = None
     """File of the truth's states, which cases on the same flow share; made if it is not there."""
-    leads: Annotated[int, Range(0)] = 20
+    leads: Annotated[int, Range(0, 1_000)] = 20
     """Forecasts from other states that compare the model before and after, in model steps times 20 (0: none)."""
 
     @property
@@ -327,6 +329,7 @@ def pictures(o: Options, s: System, out: Path, found: Discovery, exact: np.ndarr
 
 def run(o: Options, out: Path) -> dict[str, Any]:
     e = experiment(o)
+    make_room(out, WRITTEN, o)
     found, s = discovered(o, e), e.system
     exact = coefficients(found.library, s.truth, s.model, e.z[1, :2])
     exact = exact[[s.model.prognostic.index(f) for f in found.fits]]

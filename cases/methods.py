@@ -50,6 +50,18 @@ CORR = {m: p.with_name(p.name.replace("_qg", "_qg_corr")) for m, p in WEIGHTS.it
 """of the network that sees no observations"""
 LEARNED = ("fuxida", "hybrid", "fuxida4dvar")
 """Methods with a network"""
+READ_BY = {
+    "members": ("enkf", "etkf", "enkfn", "letkf"),
+    "radius": ("letkf", "hybrid"),
+    "inflation": ("enkf", "etkf", "letkf", "hybrid"),
+    "hybrid_members": ("hybrid",),
+    "network_weight": ("hybrid", "fuxida4dvar"),
+    "lag": ("4dvar", "fuxida4dvar"),
+    "model_error": ("4dvar", "fuxida4dvar"),
+    "iterations": ("4dvar", "fuxida4dvar"),
+    "weights": LEARNED,
+}
+"""Which methods read an option"""
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "perfect": {
         "": dict(radius=35e3, inflation=1.025, lag=4, model_error=0.0, iterations=10),
@@ -117,8 +129,6 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     learned = {}
     if o.method in ("corr", "all"):
         learned["corr"] = (network(CORR[o.model], s.eq, o.model, blind=True), one)
-    if o.weights is not None and o.method not in (*LEARNED, "all"):
-        raise Refused(f"--weights {o.weights}: --method {o.method} has no network; those that do: {', '.join(LEARNED)}")
     if o.method in (*LEARNED, "all"):
         net, own = network(o.weights or WEIGHTS[o.model], s.eq, o.model, blind=False), replace(o, method="hybrid")
         few = LETKF(space, own.tuned("radius"), own.tuned("inflation"), every=2, seed=o.seed)

@@ -27,7 +27,7 @@ import numpy as np
 import operators
 import torch
 import xarray as xr
-from common import Common, Count, Positive, Range, Refused, asked, device, folder, main
+from common import Common, Range, Refused, asked, device, folder, main, make_room
 from torch import Tensor
 from training import elapsed
 
@@ -40,6 +40,7 @@ from sciml.nn.mgno import PUBLISHED
 from sciml.objectives import Supervised
 from sciml.operator_data import Flow, elliptic_samples, flow_samples, sample_seeds
 from sciml.surrogate import Learned, Scaling
+from sciml.train import same
 
 WALLS, PERIODIC = ("dirichlet", "dirichlet"), ("periodic", "periodic")
 
@@ -71,6 +72,7 @@ OURS: dict[str, Any] = dict(width=24, layers=4, residual=False)
 """In equal time f restricted as published, with one smoothing on each level, beat V-cycles for residuals."""
 STEPS = 10
 """Times of ns"""
+WRITTEN = ("scores.nc", "error.png", "fields.png", "summary.json")
 CLOCKED = 4000
 """Updates by which warm-up and log of a training by the clock are laid out"""
 
@@ -83,23 +85,25 @@ class Options(Common):
     """What to train; fno needs neuraloperator (make bench/.neuralop/installed)."""
     loss: Literal["h1", "l2"] = "h1"
     """Relative L2, or relative H1 with gradients in a box of side 2 pi, as published; errors are always of both."""
-    minutes: Positive | None = None
+    minutes: Annotated[float, Range(0, 1e5, open=True)] | None = None
     """Time for the training of each network, as a factor of a minute: of the processor, by the clock on a GPU (default:
     with the preset)."""
-    updates: Annotated[int, Range(2)] | None = None
+    updates: Annotated[int, Range(2, 100_000_000)] | None = None
     """Updates of each training, instead of --minutes."""
-    points: Annotated[int, Range(16)] | None = None
+    points: Annotated[int, Range(16, 1_024)] | None = None
     """Points along an axis (default: 85; helmholtz 101, ns 64; quick 22)."""
-    samples: Count | None = None
+    samples: Annotated[int, Range(1, 1_000_000)] | None = None
     """Samples for training (default: 1000, quick 32)."""
-    batch: Count = 8
+    batch: Annotated[int, Range(1, 100_000)] = 8
     """Samples in an update."""
-    lr: Positive = 3e-3
+    lr: Annotated[float, Range(0, 1, open=True)] = 3e-3
     """Largest learning rate, as a factor of one."""
     autocast: bool = True
     """Convolutions in bfloat16 for the first four fifths of a training."""
     data_seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Seed of the data sets; --seed is of first weights and the order of samples."""
+    resume: bool = False
+    """Go on with interrupted trainings in --out; networks that are there are not trained again."""
     data: Path | None = None
     """Folder of the data sets, made where they are missing (default: runs/operator)."""
 
@@ -194,9 +198,13 @@ def network(o: Options, name: str, task: Task, points: int) -> torch.nn.Module:
 
 
 def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
-    """A trained network, read where ``out`` has it."""
+    """A trained network; with ``--resume`` it is read where ``out`` has it."""
     path, task, where = out / f"{name}.safetensors", TASKS[o.task], device(o.device)
-    if not path.exists():
+    settings = {n: getattr(o, n) for n in ("task", "seed", "loss", "batch", "lr", "autocast", "data_seed")}
+    settings |= {n: o.scale[n] for n in ("points", "samples")}
+    if path.exists():
+        same(path, Learned.load(path).about, settings)
+    else:
         zero = "dirichlet" in task.boundary  # which must stay so
         net, x, y = network(o, name, task, x.shape[-1]).to(where), x.to(where), y.to(where)
         learned = Learned(net, Scaling.of(x), Scaling.of(y, not zero))
@@ -211,12 +219,13 @@ def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
             updates = o.updates or operators.planned(plan, net, Precise(objective, precise), seconds, probes)
             part = lambda update: update / updates  # noqa: E731
         switched = Precise(objective, lambda update: part(update) >= 0.8)
-        about = operators.trained(name, out, net, switched, updates, o.lr, o.seed, seconds if clocked else None)
+        about = operators.trained(name, out, net, switched, updates, o.lr, o.seed, seconds if clocked else None,
+                                  settings)  # fmt: skip
         command = f"python cases/mgno_darcy.py --task {o.task} --preset {o.preset} --networks {name} --seed {o.seed} "
         command += f"--points {o.scale['points']} --batch {o.batch} --lr {o.lr:g} "
         command += f"--minutes {seconds / 60:g} --device {where}" if clocked else f"--updates {about['updates']}"
-        learned.save(path, command=command, **about)
-    return Learned.load(path)[0]
+        learned.save(path, command=command, settings=settings, **about)
+    return Learned.load(path)
 
 
 class Precise:
@@ -260,12 +269,15 @@ def errors(o: Options, learned: Learned, test: Test) -> dict[str, np.ndarray]:
 
 def run(o: Options, out: Path) -> dict[str, Any]:
     scale, n = o.scale, o.scale["points"]
+    if not o.networks:
+        raise Refused("--networks must name a network")
     if scale["samples"] < o.batch:
         raise Refused(f"--samples must be at least --batch, got {scale['samples']} and {o.batch}")
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = True  # batches are all of one shape
     x, y = pairs(split(o, "train", n, scale["samples"]))
     checks = tests(o, n, scale["test"])
+    make_room(out, (*WRITTEN, *operators.WRITTEN), o)
     learned = {name: learn(o, out, name, x, y) for name in o.networks}
     checks += [t._replace(through=n) for t in checks]
     found = {name: {t.name: errors(o, one, t) for t in checks} for name, one in learned.items()}

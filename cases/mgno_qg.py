@@ -26,7 +26,7 @@ import numpy as np
 import operators
 import torch
 import xarray as xr
-from common import Common, Count, NotNegative, Positive, Range, Refused, asked, folder, main
+from common import Common, Range, Refused, asked, folder, goes_with, main, make_room
 from torch import Tensor
 
 import sciml as sm
@@ -38,6 +38,7 @@ from sciml.losses import Loss, combined, relative_l2, seen_through
 from sciml.objectives import Emulation
 from sciml.snapshots import DAY, runs, stepper
 from sciml.surrogate import Learned, Surrogate, Windows
+from sciml.train import same
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "data" / "weights" / "mgno_qg.safetensors"
@@ -54,6 +55,7 @@ PSI = (1600.0, 340.0)
 TEST = 1000
 """seed of the first run that no training sees"""
 LAYERS = ("layer 1", "layer 2")
+WRITTEN = ("skill.nc", "climate.nc", "skill.png", "spectra.png", "maps.png", "energy.png", "summary.json")
 FORECAST = ("r>0.8 q1", "r>0.8 q2", "r>0.5 q1", "r>0.5 q2", "nrmse q1", "nrmse q2")
 """Columns of the table: days until correlations fall below a level, error of the first step."""
 CLIMATE = ("stable days", "EKE1/true", "EKE2/true", "Z1/true", "Z2/true", "KE(k)1 off", "KE(k)2 off", "ms/day")
@@ -62,34 +64,38 @@ CLIMATE = ("stable days", "EKE1/true", "EKE2/true", "Z1/true", "Z2/true", "KE(k)
 
 @dataclass(frozen=True)
 class Options(Common):
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to compute: this case runs on the CPU."""
     train: bool = False
     """Train --networks, then compare them."""
     networks: tuple[Literal["mgno", "unet", "fno"], ...] = ("mgno", "unet")
     """What to train; fno needs neuraloperator (make bench/.neuralop/installed)."""
     weights: Path | None = None
     """Surrogate to use without --train (default: the one that comes with the package)."""
-    lead_days: Count = 2
+    lead_days: Annotated[int, Range(1, 1_000)] = 2
     """Time step of the networks that are trained in days."""
-    minutes: Positive | None = None
+    minutes: Annotated[float, Range(0, 1e5, open=True)] | None = None
     """Processor time for the training of each network, as a factor of a minute (default: with the preset)."""
-    updates: Annotated[int, Range(2)] | None = None
+    updates: Annotated[int, Range(2, 100_000_000)] | None = None
     """Updates of each training, instead of --minutes."""
-    ahead: Count = 3
+    ahead: Annotated[int, Range(1, 100)] = 3
     """Own steps over which the last third of a training goes."""
-    psi: NotNegative = 0.5
+    psi: Annotated[float, Range(0, 1e3)] = 0.5
     """Weight of the error of psi in the loss, as a factor of that of q."""
     kept: Annotated[float, Range(2 / 3, 1)] = 1.0
     """Waves that the networks step, as a factor of the largest wavenumber along an axis: 1, or 2/3."""
-    batch: Count = 8
+    batch: Annotated[int, Range(1, 100_000)] = 8
     """Stretches in an update."""
-    nx: Annotated[int, Range(8)] = 64
+    nx: Annotated[int, Range(8, 1_024)] = 64
     """Points of the coarse grid along an axis."""
-    fine: Annotated[int, Range(8)] | None = None
+    fine: Annotated[int, Range(8, 4_096)] | None = None
     """Points of the truth along an axis (default: with the preset)."""
-    days: Annotated[int, Range(2)] | None = None
+    days: Annotated[int, Range(2, 1_000_000)] | None = None
     """Length of each truth in days (default: with the preset)."""
-    years: Count | None = None
+    years: Annotated[int, Range(1, 100_000)] | None = None
     """Length of the climate runs in years of 360 days (default: with the preset)."""
+    resume: bool = False
+    """Go on with interrupted trainings in --out; networks that are there are not trained again."""
     data: Path | None = None
     """Folder of the truths, made where they are missing (default: runs/qg_snapshots)."""
 
@@ -97,6 +103,8 @@ class Options(Common):
 def sizes(o: Options) -> dict[str, Any]:
     """Of the preset, replaced by what was asked for."""
     scale = asked(o, SCALES[o.preset])
+    if not o.networks:
+        raise Refused("--networks must name a network")
     if not any(np.isclose(o.kept, k, rtol=1e-3) for k in (2 / 3, 1)):
         raise Refused(f"--kept is 2/3 or 1, got {o.kept:g}")
     scale["horizon"] = min(scale["horizon"], scale["days"] // 2)
@@ -114,20 +122,24 @@ def fields(o: Options, scale: dict[str, Any], seeds) -> Tensor:
 
 # -- training --------------------------------------------------------------------------------------------------------
 def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[str, Surrogate]:
-    """Surrogates by name; those whose weights are in ``out`` already are read."""
+    """Surrogates by name; with ``--resume`` those whose weights are in ``out`` already are read."""
     windows, grid = Windows(truths, o.lead_days), preset("eddy", o.nx, dealias=o.kept).grid
     known, found = emulation.climate(preset("eddy", o.nx), truths.flatten(0, 1)), {}  # type: ignore[arg-type]
+    settings = {n: getattr(o, n) for n in ("preset", "seed", "lead_days", "ahead", "psi", "kept", "batch", "nx")}
+    settings |= {n: scale[n] for n in ("fine", "days")}
     for name in o.networks:
         path = out / f"{name}.safetensors"
-        if not path.exists():
+        if path.exists():
+            same(path, Learned.load(path).about, settings)
+        else:
             net = operators.make(name, o.seed, 2, 2, **NETS[name])
             surrogate = Surrogate(Learned(net, *windows.scalings()), grid, o.lead_days * DAY, ("q1", "q2"))
-            about = learn(o, scale, out, name, surrogate, windows)
+            about = learn(o, scale, out, name, surrogate, windows, settings)
             command = f"python cases/mgno_qg.py --train --preset {o.preset} --networks {name} --seed {o.seed} "
             command += f"--updates {about['updates']} --ahead {o.ahead} --psi {o.psi:g} --kept {o.kept:g}"
             truth = {"energy": known.energy.tolist(), "enstrophy": known.enstrophy.tolist(),
                      "spectrum": known.spectrum.tolist()}  # fmt: skip
-            surrogate.save(path, command=command, truth=truth, **about)
+            surrogate.save(path, command=command, truth=truth, settings=settings, **about)
         found[name] = Surrogate.load(path)
     return found
 
@@ -147,7 +159,9 @@ def loss_of(surrogate: Surrogate, weight: float) -> Loss:
     return combined((1.0, relative_l2), (weight, seen_through(psi, relative_l2)))
 
 
-def learn(o: Options, scale: dict[str, Any], out: Path, name: str, surrogate: Surrogate, windows: Windows) -> dict:
+def learn(
+    o: Options, scale: dict[str, Any], out: Path, name: str, surrogate: Surrogate, windows: Windows, settings: dict
+) -> dict:
     """Train one network."""
     loss = loss_of(surrogate, o.psi)
     probe = Emulation(surrogate, windows, loss, o.batch, lambda u: o.ahead if u else 1, autocast=True)
@@ -157,7 +171,7 @@ def learn(o: Options, scale: dict[str, Any], out: Path, name: str, surrogate: Su
         surrogate, windows, loss, o.batch, lambda u: 1 if u < 2 * updates // 3 else o.ahead, autocast=True,
         seed=o.seed,
     )  # fmt: skip
-    return operators.trained(name, out, net, objective, updates, LR[name], o.seed)
+    return operators.trained(name, out, net, objective, updates, LR[name], o.seed, settings=settings)
 
 
 # -- comparison ------------------------------------------------------------------------------------------------------
@@ -223,9 +237,13 @@ def fine_seconds(o: Options, fine: int) -> float:
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:
+    goes_with(o, o.train, "--train", "networks", "minutes", "updates", "lead_days", "ahead", "psi", "kept", "batch",
+              "resume")  # fmt: skip
+    goes_with(o, not o.train, "shipped or earlier networks, without --train", "weights")
     scale = sizes(o)
     torch.set_flush_denormal(True)
     if o.train:
+        make_room(out, (*WRITTEN, *operators.WRITTEN), o)
         truths = fields(o, scale, range(scale["runs"]))
         surrogates = train(o, scale, out, truths)
     else:
@@ -235,7 +253,9 @@ def run(o: Options, out: Path) -> dict[str, Any]:
         raise Refused(f"the weights are not of {o.nx} points along an axis, or of different steps; see --nx")
     lead = leads.pop()
     test = fields(o, scale, [TEST])
-    truths = truths if o.train else test
+    if not o.train:
+        truths = test
+        make_room(out, WRITTEN, o)
     return compare(o, scale, out, steps(o, surrogates, truths, lead), surrogates, truths, test, lead)
 
 
@@ -304,7 +324,9 @@ def pictures(out: Path, found, long, true: Climate, truth: Tensor, all_steps, le
     panels = {"truth": truth[0, shown]}
     for name, (step, every) in all_steps.items():
         panels[name] = emulation.forecast(step, truth[:1, 0], shown * every, every)[-1, 0]
-    plot.save(plot_emulation.maps({n: p.double().numpy() for n, p in panels.items()}, lead * shown), out / "maps.png")
+    grid = preset("eddy", truth.shape[-1]).grid
+    figure = plot_emulation.maps({n: p.double().numpy() for n, p in panels.items()}, lead * shown, grid)
+    plot.save(figure, out / "maps.png")
 
 
 if __name__ == "__main__":

@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Count, NotNegative, Positive, Refused, asked
+from common import Common, Positive, Range, Refused, asked, make_room
 from neural_pictures import pictures, write
 from torch import Tensor
 from tqdm import tqdm
 
 import sciml as sm
 from sciml.field import NeuralField, Siren, dirichlet
-from sciml.files import load_tensors, save_tensors
+from sciml.files import load_tensors, refusing, save_tensors
 from sciml.insr.refit import SCHEMES, adam, refit
 from sciml.insr.restart import restarting
 from sciml.insr.runge_kutta import TABLEAUS
@@ -35,19 +35,19 @@ class Neural(Common):
 
     device: Literal["auto", "cpu"] = "auto"
     """Where to compute: neural fields are stepped on the CPU."""
-    width: Count | None = None
+    width: Annotated[int, Range(1, 4_096)] | None = None
     """Neurons in each hidden layer (default: with the preset)."""
-    depth: Count | None = None
+    depth: Annotated[int, Range(1, 64)] | None = None
     """Hidden layers (default: with the preset)."""
-    omega: Positive | None = None
+    omega: Annotated[float, Range(0, 1e6, open=True)] | None = None
     """Factor in the sines of the network (default: with the preset)."""
-    epsilon: NotNegative | None = None
+    epsilon: Annotated[float, Range(0, 1e3)] | None = None
     """Regularisation of least squares, as a factor of the mean of the diagonal of J'J (default: with the preset)."""
-    tolerance: Positive | None = None
+    tolerance: Annotated[float, Range(0, 1e3, open=True)] | None = None
     """Largest error of an adapted step, as a factor of the field's size (default: with the preset)."""
-    samples: Positive | None = None
+    samples: Annotated[float, Range(0, 1e4, open=True)] | None = None
     """Samples as a factor of the number of weights (default: with the preset)."""
-    iterations: Count | None = None
+    iterations: Annotated[int, Range(1, 1_000_000)] | None = None
     """Of the fit of the start, at most (default: with the preset)."""
     method: Literal["tangent", "refit", "adam"] = "tangent"
     """Weights move along the tangent space, are fitted anew by Gauss-Newton, or by Adam as published."""
@@ -61,6 +61,7 @@ class Neural(Common):
     """Go on from the last state saved in --out."""
 
 
+WRITTEN = ("fields.nc", "state.safetensors", "error.png", "fields.png", "summary.json")
 SIZE: Mapping[str, Any] = dict(width=12, depth=3, omega=2.0, epsilon=1e-8, tolerance=1e-6, samples=2.0, iterations=300)
 """Of networks and their training, where a case does not say otherwise."""
 
@@ -83,6 +84,8 @@ class Problem:
     """what errors are of, from the fields that the equation steps"""
     energy: Callable[[sm.Equation, Tensor], float] | None = None
     name: str = "field"
+    components: tuple[str, ...] = ()
+    """names of the fields, where there are several"""
     units: str = "1"
     time_units: str = "1"
     encoding: Callable | None = None
@@ -104,6 +107,9 @@ class Problem:
         """Of rows and columns."""
         grid = self.equation.grid
         return self.axes if self.axes is not None else grid.coords("1" if self.units == "1" else "m")
+
+
+AnyRun = TypeVar("AnyRun")
 
 
 class Run(NamedTuple):
@@ -165,11 +171,12 @@ def weights(o: Neural, size: Mapping[str, Any], p: Problem) -> int:
 def marched(o: Neural, p: Problem, step: NeuralStep, out: Path) -> Run:
     """From the start, or the last state in ``out``, to the end, with a state saved at each output."""
     saved, eq = out / "state.safetensors", p.equation
-    about = {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "out")}
+    about = {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "overwrite", "out")}
     every = max(1, round(p.end / p.outputs / step.dt))
     started = time.monotonic()
+    make_room(out, WRITTEN, o)
     if o.resume:
-        run, state = resumed(saved, about)
+        run, state = resumed(saved, about, Run)
     else:
         state = step.init(p.start if p.function is None else p.function, seed=o.seed)
         run = Run([], [], [], [], [], time.monotonic() - started, 0.0, len(state.z))
@@ -195,29 +202,29 @@ def marched(o: Neural, p: Problem, step: NeuralStep, out: Path) -> Run:
         bar.update()
 
 
-def keep(path: Path, run: Run, state: State, about: Mapping[str, str]) -> None:
-    """A state to go on from, with all that was found."""
-    tensors = {"theta": state.z, "scale": state.memory[0], "notes": state.memory[1], "rng": state.rng,
-               "fields": torch.stack(run.fields)}  # fmt: skip
-    rest = {n: v for n, v in run._asdict().items() if n != "fields"}
-    save_tensors(path, tensors, {"run": rest, "time": state.time, "options": dict(about)})  # type: ignore[arg-type]
+def keep(path: Path, run: Any, state: State, about: Mapping[str, str]) -> None:
+    """A state to go on from, with all that was found; lists of tensors of the run are stacked."""
+    own = run._asdict()
+    stacked = {n: torch.stack(v) for n, v in own.items() if isinstance(v, list) and v and isinstance(v[0], Tensor)}
+    held = {"theta": state.z, "memory": state.memory[0], "notes": state.memory[1], "rng": state.rng}
+    tensors = {f"state.{n}": t for n, t in held.items()} | {f"run.{n}": t for n, t in stacked.items()}
+    rest = {n: v for n, v in own.items() if n not in stacked}
+    save_tensors(path, tensors, {"run": rest, "time": state.time, "options": dict(about)})
 
 
-def saved_run(path: Path, about: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of the state to go on from; refused where it had other options."""
+def resumed(path: Path, about: Mapping[str, str], kind: Callable[..., AnyRun]) -> tuple[AnyRun, State]:
+    """The run, of a ``kind``, and the state to go on from; refused where it had other options."""
     if not path.exists():
         raise Refused(f"--resume: there is no state in {path.parent}")
     tensors, header = load_tensors(path)
     other = [n for n, v in about.items() if header["options"].get(n) != v]
     if other:
         raise Refused(f"--resume: the run in {path.parent} had another --{other[0]}: {header['options'].get(other[0])}")
-    return tensors, header
-
-
-def resumed(path: Path, about: Mapping[str, str]) -> tuple[Run, State]:
-    tensors, header = saved_run(path, about)
-    run = Run(**header["run"], fields=list(tensors["fields"]))
-    return run, State(tensors["theta"], header["time"], (tensors["scale"], tensors["notes"]), tensors["rng"])
+    with refusing(path):
+        held = {n: tensors[f"state.{n}"] for n in ("theta", "memory", "notes", "rng")}
+        lists = {n.removeprefix("run."): list(t) for n, t in tensors.items() if n.startswith("run.")}
+        run = kind(**header["run"], **lists)
+    return run, State(held["theta"], header["time"], (held["memory"], held["notes"]), held["rng"])
 
 
 # -- classical solvers -----------------------------------------------------------------------------------------------
@@ -282,6 +289,8 @@ def spacing(o: Neural, p: Problem) -> float:
     dt = between if o.step is None else o.step
     if not math.isclose(max(1, round(between / dt)) * dt, between):
         raise Refused(f"--step must go whole times into {between:g}, the time between outputs, got {dt:g}")
+    if between / dt > 1e6:
+        raise Refused(f"--step {dt:g} asks for {p.end / dt:.2g} steps")
     return dt
 
 
@@ -303,6 +312,11 @@ def finish(o: Neural, out: Path, p: Problem, step: NeuralStep, beside: Callable[
 
 def ratio(norms: tuple[float, float]) -> float:
     return norms[0] / norms[1]
+
+
+def energy(eq: sm.Equation, fields: Tensor) -> float:
+    """Mean over the box of the energy of fields on the grid."""
+    return float(eq.energy(eq.init(fields)))  # type: ignore[attr-defined]
 
 
 def count(net: NeuralField) -> int:

@@ -76,13 +76,15 @@ def maps(p: Problem, run: Run):
     figure, axes = plot.pyplot().subplots(
         len(truth), 3, figsize=(12, 3.6 * len(truth)), squeeze=False, layout="constrained"
     )
-    for row, a, b in zip(axes, truth, found, strict=True):
-        top = np.abs(a).max() or 1.0
+    named = p.components or ("",) * len(truth)
+    for row, a, b, component in zip(axes, truth, found, named, strict=True):
+        top, part = np.abs(a).max() or 1.0, f"{component}, " if component else ""
         for ax, values, limit, title in zip(row, (a, b, b - a), (top, top, np.abs(b - a).max() or 1.0),
                                             ("truth", "neural field", "error"), strict=True):  # fmt: skip
             mesh = ax.pcolormesh(x, y, values, cmap="cmo.balance", vmin=-limit, vmax=limit, rasterized=True)
-            ax.set(
-                aspect="equal", xlabel=x_label, ylabel=y_label, title=f"{p.name}, {title}, t = {when(p, run.times[-1])}"
-            )
-            figure.colorbar(mesh, ax=ax, label=plot.unit(xr.DataArray(attrs={"units": p.units})).strip(" ()"))
+            ax.set(aspect="equal", xlabel=x_label, ylabel=y_label, title=f"{part}{title}")
+            if title != "truth":  # whose colours are those of the neural field
+                label = f"{p.name}{plot.unit(xr.DataArray(attrs={'units': p.units}))}"
+                figure.colorbar(mesh, ax=ax, label=label if title != "error" else f"error of {label}")
+    figure.suptitle(f"t = {when(p, run.times[-1])}")
     return figure

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -66,6 +67,11 @@ NAMES: dict[str, Builder] = {"mgno": MgNO, "unet": UNet, "fno": FNO}
 """Networks that options may name."""
 
 
+WRITTEN = tuple(f"{name}.{kind}" for name in (*NAMES, "published") for kind in
+                ("safetensors", "csv", "png", "json", "checkpoint"))  # fmt: skip
+"""What trainings write, of all networks"""
+
+
 def count(net: nn.Module) -> int:
     """Its weights, complex ones as two."""
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in net.parameters())
@@ -109,13 +115,14 @@ def planned(path: Path, net: nn.Module, objective: Objective, seconds: float, pr
 
 def trained(
     name: str, out: Path, net: nn.Module, objective: Objective, updates: int, lr: float, seed: int,
-    seconds: float | None = None,
+    seconds: float | None = None, settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:  # fmt: skip
     """Train, with a log and its picture in ``out``; returns what a file of weights should say of its training.
 
-    ``seconds`` by the clock, where given, end it instead of ``updates``.
+    ``seconds`` by the clock, where given, end it instead of ``updates``. A training that goes on must have the same
+    ``settings``.
     """
     print(f"training {name}: {count(net)} weights, {f'{seconds:g} s' if seconds else f'{updates} updates'}", flush=True)
     last = taught(net, objective, updates, out, name=name, lr=lr, warm_up=min(200, 1 + updates // 10), average=0.995,
-                  every=max(1, updates // 20), seconds=seconds, about={"seed": seed})  # fmt: skip
+                  every=max(1, updates // 20), seconds=seconds, about={"seed": seed, **settings})  # fmt: skip
     return {"updates": int(last["updates"]), "weights": count(net), "loss": last["loss"], "lr": lr, "seed": seed}

@@ -86,7 +86,7 @@ def term_shares(s: Scores):
     titles = ("precision: found, and true", "recall: true, and found")
     for ax, values, of, title in zip(axes, zip(*shares, strict=True), count, titles, strict=True):
         table = np.where(of > 0, np.stack(values, 1), np.nan)[some]
-        ax.imshow(table, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto", alpha=0.75)
+        ax.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto", alpha=0.75)
         for (row, column), share in np.ndenumerate(table):
             told = names[column] == MEDIDA and TERMS[some[row]] == "radius"
             shown = "told" if told else "none" if np.isnan(share) else f"{share:.2f}"
@@ -121,11 +121,14 @@ def maps(s: Scores):
                 image = ax.imshow(shown[day - 1, 0], origin="lower", cmap="cmo.balance", vmin=-size, vmax=size,
                                   extent=(0, 2 * np.pi, 0, 2 * np.pi))  # fmt: skip
                 error = "" if name is None else f", error {_error(s, i, name, day):.2f}"
-                ax.set(xticks=[], yticks=[], title=f"{title}{error}")
+                last, turns = r == len(DAYS) - 1, ((0, np.pi, 2 * np.pi), ("0", "π", "2π"))
+                ax.set_xticks(turns[0], turns[1] if last else ())
+                ax.set_yticks(turns[0], () if c else turns[1])
+                ax.set(title=f"{title}{error}", xlabel="x" if last else "")
                 ax.title.set_fontsize(10)
                 if c == 0:
-                    ax.set_ylabel(f"{family.replace('_', ' ')}, day {day}")
-        figure.colorbar(image, cax=figure.add_subplot(grid[:2, 4]), label="streamfunction of the upper layer")
+                    ax.set_ylabel(f"{family.replace('_', ' ')}, day {day}\ny")
+        figure.colorbar(image, cax=figure.add_subplot(grid[:2, 4]), label="streamfunction of the upper layer, scaled")
         ax = figure.add_subplot(grid[2, :])
         ax.axis("off")
         ax.text(0, 1, beneath(s, i), va="top", family="monospace", fontsize=7.2, transform=ax.transAxes)

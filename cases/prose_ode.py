@@ -32,13 +32,14 @@ from typing import Annotated, Any
 import numpy as np
 import prose_pictures as pictures
 import xarray as xr
-from common import Count, Range, Refused, asked, device, main
+from common import Range, Refused, asked, device, goes_with, main, make_room
 from prose_evaluation import errors_of_guesses, forecasts, latency, marked, unseen
 from prose_pictures import Shown
 from prose_table import BATCHES, dataset, swept
-from prose_training import Training, chosen, network, sized, train
+from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, network, sized, train
 
 from sciml import plot, score
+from sciml.cluster import in_processes
 from sciml.data import write_netcdf
 from sciml.equation.tokens import Vocabulary
 from sciml.prose import sets
@@ -61,6 +62,8 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 """Windows of each family that are tested, refined, swept, and fitted in the sweep of noise; repeats of timings."""
 
+TABLES = ("table.nc", "errors.png", "trajectories.png", "sweeps.png", "summary.json")
+
 
 @dataclass(frozen=True)
 class Options(Training):
@@ -68,15 +71,15 @@ class Options(Training):
     """Half width of the ranges of parameters in training, as a factor of their centres."""
     data: Path | None = None
     """File of trajectories to train on, made where it is missing."""
-    workers: Count = 1
+    workers: Annotated[int, Range(1, 1_024)] = 1
     """Processes that make trajectories."""
     twin: Path | None = None
     """File of weights that were trained with --no-symbols, to compare with."""
-    windows: Count | None = None
+    windows: Annotated[int, Range(1, 100_000)] | None = None
     """Windows of each family to test (default: quick 4, default 40, full 400)."""
-    refine: Count | None = None
+    refine: Annotated[int, Range(1, 100_000)] | None = None
     """Windows of each family whose equations are integrated and refined (default: quick 1, default 6, full 100)."""
-    beams: Count = 3
+    beams: Annotated[int, Range(1, 100)] = 3
     """Equations written for each window, of which the best after refinement is taken."""
 
 
@@ -88,7 +91,7 @@ def made(o: Options, names: Sequence[str], equations: int, conditions: int) -> T
             raise Refused(f"--data {o.data} holds {', '.join(runs.names)}; name these with --families, or another file")
         return runs
     each = partial(family_runs, tuple(names), -(-equations // len(names)), conditions, o.seed, o.spread)
-    runs = sets.joined(sets.in_processes(each, len(names), o.workers))
+    runs = sets.joined(in_processes(each, len(names), o.workers))
     if o.data is not None:
         sets.save(runs, o.data)
     return runs
@@ -206,8 +209,12 @@ def report(out: Path, ds: xr.Dataset, shown: Sequence[Shown]) -> dict[str, Any]:
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:
+    goes_with(o, o.train, "--train", *ONLY_TRAINING, "noise", "spread", "data", "workers")
     twin = None if o.twin is None else loaded(o.twin, (), symbols=False)
     path = o.weights or (out / "model.safetensors" if o.train else WEIGHTS)
+    if not o.train:
+        loaded(path, o.families)
+    make_room(out, (*TABLES, *WRITTEN) if o.train else TABLES, o)
     if o.train:
         taught(o, out)
         if not o.symbols:

@@ -33,11 +33,12 @@ import prose_fields as fields
 import prose_fields_pictures as pictures
 import torch
 import xarray as xr
-from common import Count, Range, Refused, device, main
-from prose_training import Training, chosen, network, sized, train
+from common import Range, Refused, device, goes_with, main, make_room
+from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, network, sized, train
 from torch import Tensor
 
 from sciml import plot, score
+from sciml.cluster import in_processes
 from sciml.data import write_netcdf
 from sciml.equation.expression import Field, dx, lap
 from sciml.equation.tokens import Vocabulary
@@ -62,18 +63,20 @@ TESTS = {"quick": (1, 2, 1), "default": (4, 4, 3), "full": (20, 10, 10)}
 UNSEEN, SHIFTED = 1_000_003, 2_000_003
 """Added to the seed, for equations of their own."""
 
+TABLES = ("table.nc", "errors.png", "fields.png", "sweeps.png", "summary.json")
+
 
 @dataclass(frozen=True)
 class Options(Training):
     spread: Annotated[float, Range(0, 0.99, open=True)] = 0.1
     """Half width of the ranges of parameters, as a factor of their centres."""
-    workers: Count = 1
+    workers: Annotated[int, Range(1, 1_024)] = 1
     """Processes that solve equations."""
-    tested: Count | None = None
+    tested: Annotated[int, Range(1, 100_000)] | None = None
     """Equations of each family to test on (default: 4, quick 1, full 20)."""
-    states: Count | None = None
+    states: Annotated[int, Range(1, 100_000)] | None = None
     """Initial states of each equation to test on (default: 4, quick 2, full 10)."""
-    refined: Count | None = None
+    refined: Annotated[int, Range(1, 100_000)] | None = None
     """Windows of each family whose equations are refined (default: 3, quick 1, full 10)."""
     twin: Path | None = None
     """File of weights of a network trained with --no-symbols, to compare with."""
@@ -98,7 +101,7 @@ def taught(o: Options, out: Path) -> PROSE:
     equations, conditions, updates = sized(o, quick=(40, 2, 20), default=(800, 10, 6000), full=(10240, 50, 60000))
     where = device(o.device)
     each = partial(family_runs, tuple(names), -(-equations // len(names)), conditions, o.seed, o.spread)
-    runs = sets.joined(sets.in_processes(each, len(names), o.workers)).to(where)
+    runs = sets.joined(in_processes(each, len(names), o.workers)).to(where)
     vocabulary = Vocabulary(FIELDS)
     symbols = symbols_of(vocabulary, runs, LENGTH).to(where)
     view = Lines()
@@ -129,7 +132,7 @@ def unseen(o: Options, model: PROSE, names: Sequence[str], shifted: bool = False
     equations, conditions, _ = sizes(o)
     seed, spread = o.seed + (SHIFTED if shifted else UNSEEN), model.about.get("spread", o.spread)
     each = partial(family_runs, tuple(names), equations, conditions, seed, spread, shifted=shifted)
-    runs = sets.joined(sets.in_processes(each, len(names), o.workers))
+    runs = sets.joined(in_processes(each, len(names), o.workers))
     symbols = symbols_of(model.vocabulary, runs, model.net.config.length)
     test = fields.Unseen(runs.to(model.device), runs.u, symbols.to(model.device), seed)
     return test.with_noise(o.noise)
@@ -213,9 +216,13 @@ def means(test: fields.Unseen, values: Tensor, windows: Sequence[int] | None = N
 
 # -- results ---------------------------------------------------------------------------------------------------------
 def run(o: Options, out: Path) -> dict[str, Any]:
+    goes_with(o, o.train, "--train", *ONLY_TRAINING)
     if o.twin is not None:
         loaded(o, o.twin)
-    model = taught(o, out) if o.train else loaded(o, o.weights or SHIPPED)
+    model = None if o.train else loaded(o, o.weights or SHIPPED)
+    chosen(o.families, tuple(PDES) if model is None else model.about["names"])
+    make_room(out, (*TABLES, *WRITTEN) if o.train else TABLES, o)
+    model = model or taught(o, out)
     names = chosen(o.families, model.about["names"])
     test, shifted = (unseen(o, model, names, shifted) for shifted in (False, True))
     ds, better = evaluated(o, model, test, shifted)

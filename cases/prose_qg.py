@@ -33,15 +33,15 @@ import numpy as np
 import prose_flow_pictures
 import prose_flows
 import torch
-from common import Count, Range, Refused, device, main
+from common import Range, Refused, device, goes_with, main, make_room
 from prose_flows import MEAN, TOLD, Scores
-from prose_training import Training, chosen, network, sized, train
+from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, network, sized, train
 
 from sciml import score
+from sciml.cluster import in_processes
 from sciml.data import write_netcdf
 from sciml.equation.expression import Field, dx, lap, leaves
 from sciml.equation.tokens import Vocabulary
-from sciml.prose import sets
 from sciml.prose.flow_data import Flows, generate_flows
 from sciml.prose.flows import FLOWS
 from sciml.prose.learning import Course
@@ -61,18 +61,20 @@ MEMBERS = {"quick": 4, "default": 32, "full": 128}
 CHUNK = 100
 """Members that are drawn with one seed."""
 
+TABLES = ("table.nc", "errors.png", "maps.png", "terms.png", "summary.json")
+
 
 @dataclass(frozen=True)
 class Options(Training):
-    n: Annotated[int, Range(16)] = 32
+    n: Annotated[int, Range(16, 512)] = 32
     """Points along an axis."""
-    workers: Count = 1
+    workers: Annotated[int, Range(1, 1_024)] = 1
     """Processes that run flows."""
-    members: Count | None = None
+    members: Annotated[int, Range(1, 100_000)] | None = None
     """Flows to test on, of all families in turn (default: 32; quick 4, full 128)."""
     twin: Path | None = None
     """File of weights of a network that saw data only, trained with --no-symbols, to compare with."""
-    draws: Annotated[int, Range(2)] = 24
+    draws: Annotated[int, Range(2, 10_000)] = 24
     """Members of the ensemble of each flow."""
     library: bool = True
     """Search from no terms and from all terms as well, without the network's equation."""
@@ -89,7 +91,7 @@ def some_flows(names: Sequence[str], members: int, windows: int, seed: int, n: i
 def flows(o: Options, names: Sequence[str], members: int, windows: int, seed: int) -> Flows:
     """Flows of many members, by several processes; they do not depend on how many."""
     each = partial(some_flows, tuple(names), members, windows, seed, o.n)
-    return Flows.joined(sets.in_processes(each, -(-members // CHUNK), o.workers))
+    return Flows.joined(in_processes(each, -(-members // CHUNK), o.workers))
 
 
 def taught(o: Options, out: Path) -> PROSE:
@@ -147,8 +149,13 @@ def results(s: Scores) -> dict:
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:
+    goes_with(o, o.train, "--train", *ONLY_TRAINING)
     members = checked(o)
-    model = taught(o, out) if o.train else shipped(o, o.weights or WEIGHTS)
+    model = None if o.train else shipped(o, o.weights or WEIGHTS)
+    if model is not None:
+        chosen(o.families, model.about.get("names", tuple(FLOWS)))
+    make_room(out, (*TABLES, *WRITTEN) if o.train else TABLES, o)
+    model = model or taught(o, out)
     twin = None if o.twin is None else shipped(o, o.twin)
     if twin is not None and twin.view != model.view:
         raise Refused(f"--twin {o.twin}: it sees other maps than the network beside it")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from common import Common, Count, Positive, Refused, Share
+from common import Common, Range, Refused, Share
 from torch import Tensor
 from training import taught
 
@@ -31,17 +31,17 @@ class Training(Common):
     """Size of the network to train: about 2, 14 or 104 million weights."""
     families: tuple[str, ...] = ()
     """Families of equations, by name (default: those the weights were trained for; with --train all)."""
-    equations: Count | None = None
+    equations: Annotated[int, Range(1, 10_000_000)] | None = None
     """Equations to train on."""
-    conditions: Count | None = None
+    conditions: Annotated[int, Range(1, 10_000_000)] | None = None
     """Initial states of each equation to train on."""
-    updates: Count | None = None
+    updates: Annotated[int, Range(1, 100_000_000)] | None = None
     """Updates of a training."""
-    minutes: Positive | None = None
+    minutes: Annotated[float, Range(0, 1e5, open=True)] | None = None
     """Length of a training by the clock, as a factor of a minute, instead of --updates."""
-    batch: Count = 64
+    batch: Annotated[int, Range(1, 100_000)] = 64
     """Samples in an update."""
-    lr: Positive = 1e-3
+    lr: Annotated[float, Range(0, 1, open=True)] = 1e-3
     """Largest learning rate, as a factor of one."""
     optimiser: Literal["adamw", "muon"] = "adamw"
     """AdamW, or Muon for matrices."""
@@ -51,12 +51,19 @@ class Training(Common):
     """Noise of what is seen, as a factor of the norm."""
     bfloat16: bool = True
     """Compute in bfloat16 where that is exact enough."""
-    every: Count = 1
+    every: Annotated[int, Range(1, 100_000)] = 1
     """Write equations for every so many of the samples only, as writing takes most of the time."""
-    asked: Count | None = None
+    asked: Annotated[int, Range(1, 1_000)] | None = None
     """Times to predict in each sample of an update, drawn anew for each (default: as the case has it)."""
     resume: bool = False
     """Go on with an interrupted training in --out."""
+
+
+ONLY_TRAINING = ("start", "size", "equations", "conditions", "updates", "minutes", "batch", "lr", "optimiser",
+                 "symbols", "bfloat16", "every", "asked", "resume")  # fmt: skip
+"""Options that a training reads"""
+WRITTEN = ("model.safetensors", "training.*")
+"""What a training writes"""
 
 
 def sized(o: Training, **presets: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -102,8 +109,6 @@ def train(o: Training, out: Path, model: PROSE, course: Course, updates: int, **
     teaching = Teaching(net, course, batch=o.batch, guesses=guesses, symbolic=float(o.symbols), every=o.every,
                         seed=o.seed,
                         bfloat16=o.bfloat16)  # fmt: skip
-    if not o.resume:
-        (out / "training.checkpoint").unlink(missing_ok=True)
     last = taught(
         net, teaching, updates, out, seconds=None if o.minutes is None else 60 * o.minutes, lr=o.lr,
         warm_up=min(500, max(1, updates // 10)), weight_decay=1e-4, average=0.998, optimiser=OPTIMISERS[o.optimiser],

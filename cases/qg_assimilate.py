@@ -17,9 +17,11 @@ one core: quick 15 s; default (80 windows) oi 20 s, 3dvar 45 s, letkf 80 s, 4dva
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -29,7 +31,6 @@ import torch
 import xarray as xr
 from common import (
     Common,
-    Count,
     NotNegative,
     Positive,
     Range,
@@ -37,17 +38,19 @@ from common import (
     Share,
     device,
     folder,
+    goes_with,
     main,
     make_room,
     write_summary,
 )
-from methods import DATA, TUNED, Method, Setting, build
+from methods import DATA, READ_BY, TUNED, Method, Setting, build
 from torch import Tensor
 
 import sciml as sm
 from sciml import evaluate, plot, score, testbed
 from sciml.assim.base import Analysed
 from sciml.assim.cycle import Record, cycle
+from sciml.cluster import in_processes
 from sciml.data import attributes, coordinates, write_netcdf
 from sciml.files import refusing
 from sciml.observations import QC, check, concatenate, counts, with_departures, without
@@ -59,6 +62,7 @@ LEADS = 12
 WRITTEN = ("analysis.nc", "departures.nc", "maps.png", "error.png", "forecast.png", "error_spectra.png", "ranks.png",
            "summary.json")  # fmt: skip
 """by name: files of the user's own may lie beside them"""
+SLOWEST_FIRST = sorted(get_args(Method), key=("4dvar", "fuxida4dvar", "hybrid", "letkf").__contains__, reverse=True)
 LAYERS = ["layer 1", "layer 2 (seen by the radiometer only)"]
 ERROR = "error of ψ / climatological std"
 
@@ -79,28 +83,28 @@ class Options(Common):
     """Length, days, in whole windows (default: all observations; quick 30)."""
     skip_days: NotNegative | None = None
     """Days at the start that scores leave out (default: three eighths of the length)."""
-    members: Annotated[int, Range(2)] = 40
+    members: Annotated[int, Range(2, 10_000)] = 40
     """Size of ensembles."""
-    radius: Positive | None = None
+    radius: Annotated[float, Range(0, 1e8, open=True)] | None = None
     """Localisation length of letkf and hybrid, m (default: as tuned for the model)."""
-    inflation: Annotated[float, Range(0.1)] | None = None
+    inflation: Annotated[float, Range(0.1, 10)] | None = None
     """Factor of the anomalies after each analysis of an ensemble filter (default: as tuned for the model)."""
-    hybrid_members: Annotated[int, Range(2)] = 12
+    hybrid_members: Annotated[int, Range(2, 10_000)] = 12
     """Size of the ensemble of hybrid."""
     network_weight: Share | None = None
     """Factor of the network's mean in hybrid and fuxida4dvar, 0 to 1 (default: as tuned for the model)."""
-    lag: Count | None = None
+    lag: Annotated[int, Range(1, 100)] | None = None
     """Windows that 4dvar or fuxida4dvar assimilates at once (default: as tuned for the model)."""
-    model_error: NotNegative | None = None
+    model_error: Annotated[float, Range(0, 1e3)] | None = None
     """Factor of the errors of the first window that gives model errors of later ones in 4dvar (default: as tuned)."""
-    iterations: Count | None = None
+    iterations: Annotated[int, Range(1, 10_000)] | None = None
     """Iterations of 4dvar and fuxida4dvar (default: as tuned for the model)."""
     weights: Path | None = None
     """Weights of fuxida, as cases/qg_fuxi_da.py --train writes them (default: those in data/weights)."""
+    workers: Annotated[int, Range(1, 64)] = min(4, os.cpu_count() or 1)
+    """Processes that run the methods of all, side by side; the time of a window is longer with several."""
     leave_out: tuple[str, ...] = ()
     """Platforms that are not used, to see their value."""
-    overwrite: bool = False
-    """Remove earlier results in the folder; otherwise they move to earlier-1 inside."""
 
     @property
     def name(self) -> str:
@@ -332,6 +336,23 @@ def one_method(
     return results, record
 
 
+@lru_cache(1)
+def ready(o: Options) -> tuple[Setting, dict[str, tuple[Callable[..., Analysed], sm.State]]]:
+    """What all methods share, and the methods."""
+    s = prepare(o)
+    return s, build(o, s)
+
+
+def of_ladder(o: Options, out: Path, i: int) -> dict[str, Any] | str:
+    """Results of the i-th method of all, the slowest first, or why it diverged."""
+    torch.set_num_threads(1)
+    s, methods = ready(o)
+    try:
+        return one_method(o, s, SLOWEST_FIRST[i], *methods[SLOWEST_FIRST[i]], folder(out / SLOWEST_FIRST[i]))[0]
+    except sm.BlowUp as error:
+        return f"{SLOWEST_FIRST[i]}: {error}"
+
+
 def row(results: dict[str, Any]) -> dict[str, float]:
     """A line of the printed ladder: numbers end with the layer."""
     out = {}
@@ -342,21 +363,20 @@ def row(results: dict[str, Any]) -> dict[str, float]:
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:
-    s = prepare(o)
-    methods = build(o, s)  # refuses what no method can use before anything is written
+    for option, readers in READ_BY.items():
+        goes_with(o, o.method in (*readers, "all"), f"--method {' or '.join(readers)}", option)
+    goes_with(o, o.method == "all", "--method all", "workers")
+    s, methods = ready(o)  # refuses weights of other models before anything is written
     make_room(out, (*WRITTEN, *(m for m in get_args(Method) if (out / m / "summary.json").exists())), o)
     used, days = sum(len(w) for w in s.windows), s.length / DAY
     print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {counts(s.obs)}")
-    chosen = get_args(Method) if o.method == "all" else (o.method,)
-    ladder, diverged = {}, []
-    for method in chosen:
-        try:
-            place = folder(out / method) if o.method == "all" else out
-            ladder[method], _ = one_method(o, s, method, *methods[method], place)
-        except sm.BlowUp as error:
-            if o.method != "all":
-                raise
-            diverged.append(f"{method}: {error}")
+    if o.method == "all":
+        found = in_processes(partial(of_ladder, o, out), len(SLOWEST_FIRST), o.workers)
+        diverged = [why for why in found if isinstance(why, str)]
+        by_name = {m: r for m, r in zip(SLOWEST_FIRST, found, strict=True) if not isinstance(r, str)}
+        ladder = {m: by_name[m] for m in get_args(Method) if m in by_name}
+    else:
+        ladder, diverged = {o.method: one_method(o, s, o.method, *methods[o.method], out)[0]}, []
     if o.method == "all" and s.truth is not None:
         errors = {m: r["forecast"] for m, r in ladder.items()}
         plot.save(plot.forecasts(errors, LAYERS, ERROR), out / "forecast.png")

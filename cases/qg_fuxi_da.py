@@ -20,13 +20,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import methods
 import numpy as np
 import qg_assimilate as ladder
 import torch
-from common import Common, Positive, Range, Refused, device, folder, main, make_room, refuse_unfinished
+from common import Common, Positive, Range, Refused, device, folder, goes_with, main, make_room
 from training import taught
 
 import sciml as sm
@@ -45,6 +45,8 @@ from sciml.train import same, share
 
 TRAINED = ("weights.safetensors", "training.*", "summary.json")
 """what a training writes"""
+COMPARED = ("costs.png", "forecast.png", "spectra.png", "responses.png", "responses.json", "summary.json")
+"""what a comparison writes, beside a folder for each method"""
 PER_WINDOW, SPIN_UP = 5, 10
 """Observations that are changed in a window; windows of the ensemble before the first of these."""
 SCALES: dict[str, dict[str, Any]] = {
@@ -76,9 +78,9 @@ class Options(Common):
     """File with snapshots of the model and its background covariance."""
     days: Positive | None = None
     """Length, days, in whole windows (default: all observations; quick 30)."""
-    responses: Annotated[int, Range(0)] | None = None
+    responses: Annotated[int, Range(0, 100_000)] | None = None
     """Observations that are changed, in the last windows (default 50; quick 2; 0: none)."""
-    members: Annotated[int, Range(2)] | None = None
+    members: Annotated[int, Range(2, 100_000)] | None = None
     """Size of the ensemble that gives B H^T (default 200; quick 20)."""
     blind: bool = False
     """Train CORR, which sees no observations."""
@@ -90,12 +92,10 @@ class Options(Common):
     """Keep the mean of the weights of --start and of those that the training ends with (Wortsman et al. 2022)."""
     ablate: tuple[Literal["forecast", "cycles", "mask"], ...] = ()
     """Train without the forecast loss, without gradients through cycles, or with values of observations alone."""
-    updates: Annotated[int, Range(2)] | None = None
+    updates: Annotated[int, Range(2, 100_000_000)] | None = None
     """Updates of the training (default: 4000; quick 6, full 40000)."""
     resume: bool = False
     """Go on with an interrupted training."""
-    overwrite: bool = False
-    """Remove an earlier training in the folder."""
 
     @property
     def name(self) -> str:
@@ -160,12 +160,10 @@ def train(o: Options, out: Path) -> dict[str, Any]:
     """Write weights, a log and its picture."""
     if share()[1] > 1:
         raise Refused("a training through cycles carries their states in one process; start it without torchrun")
-    refuse_unfinished(out, TRAINED, o)
     start = {"start": load_tensors(o.start)[1].get("digest") if o.start else None}
     asked = {n: getattr(o, n) for n in ("seed", "model", "preset", "blind", "first", "ablate")} | start
-    if not o.resume:
-        make_room(out, TRAINED, o)
-    elif (checkpoint := out / "training.checkpoint").exists():
+    make_room(out, TRAINED, o)
+    if o.resume and (checkpoint := out / "training.checkpoint").exists():
         same(checkpoint, load_tensors(checkpoint)[1], asked)  # before truths are made
     scale = SCALES[o.preset] | ({} if o.updates is None else {"updates": o.updates, "through": o.updates // 2})
     learning, updates = objective(o, scale), scale["updates"]
@@ -295,6 +293,8 @@ def compare(o: Options, out: Path) -> dict[str, Any]:
     s = ladder.prepare(lo)
     assert s.truth is not None
     analyses = compared(o, lo, s)
+    known = ("CTRL", "CORR", "ASSI", *get_args(methods.Method))
+    make_room(out, (*COMPARED, *(m for m in known if (out / m / "summary.json").exists())), o)
     n = o.responses if o.responses is not None else 2 if o.preset == "quick" else 50
     members = o.members or (20 if o.preset == "quick" else 200)
     results, records = {}, {}
@@ -325,6 +325,9 @@ def compare(o: Options, out: Path) -> dict[str, Any]:
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:
+    goes_with(o, o.train, "--train", "blind", "first", "start", "halfway", "ablate", "updates", "resume")
+    goes_with(o, not o.train, "comparisons, without --train", "weights", "corr_weights", "methods", "observations",
+              "truth", "days", "responses", "members")  # fmt: skip
     return (train if o.train else compare)(o, out)
 
 

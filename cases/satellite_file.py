@@ -12,21 +12,22 @@ Writes observations.nc, values.png, flags.png and summary.json. Run time on one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import observation_files
 import xarray as xr
-from common import Common, Count, Positive, Range, Refused, main
+from common import Common, Range, Refused, main, make_room
+from observation_files import with_sigma
 
-from sciml import charts, plot, readers, score
+from sciml import charts, plot, score
 from sciml.data import write_netcdf
-from sciml.foreign import once
-from sciml.observations import check, concatenate, counts, good, names, units_of
+from sciml.observations import check, counts, good, names, units_of
 from sciml.superob import superob
+
+WRITTEN = ("synthetic_swath.nc", "observations.nc", "values.png", "flags.png", "summary.json")
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,18 @@ class Options(Common):
     """What kind of files these are."""
     variable: str | None = None
     """What to read (default: the reader's own; cf needs it)."""
-    sigma: Positive | None = None
+    sigma: Annotated[float, Range(1e-9, 1e6)] | None = None
     """Standard deviation of the observation error, m or K as they are (default: the reader's own, or of
     the file; cf needs it)."""
     quality: Annotated[int, Range(0, 5)] = 4
     """Lowest quality level of ghrsst_l2p that is used, from 0 to 5."""
-    every: Count = 4
+    every: Annotated[int, Range(1, 10_000)] = 4
     """Of duacs_l4, the factor by which points are thinned in both directions."""
     box: tuple[float, float, float, float] | None = None
     """West, east, south and north edge, degrees (default: all of the data)."""
     superob: Annotated[float, Range(1e-3, 90)] | None = None
     """Size of the cells in which observations are averaged, degrees (default: they are not)."""
-    cell_days: Positive = 0.25
+    cell_days: Annotated[float, Range(1e-6, 1e5)] = 0.25
     """Length of these cells in time, days."""
 
 
@@ -89,25 +90,10 @@ def synthetic(path: Path, seed: int, lines: int = 300, pixels: int = 120) -> Pat
 # -- input -----------------------------------------------------------------------------------------------------------
 def read(o: Options, files: list[Path]) -> xr.Dataset:
     """All observations of the files, flagged."""
-    fixed = o.reader in ("jason_gdr", "ghrsst_l2p")
-    if fixed and o.variable is not None:
-        raise Refused(f"--reader {o.reader} has channels of its own; leave --variable out, or use --reader cf")
-    if o.reader == "cf" and (o.variable is None or o.sigma is None):
-        raise Refused("--reader cf needs --variable and --sigma")
-    once(files)
-    named = {} if o.variable is None else {"variable": o.variable}
-    how: dict[str, Callable[..., xr.Dataset]] = {
-        "ghrsst_l2p": partial(readers.ghrsst_l2p, quality=o.quality),
-        "jason_gdr": partial(readers.jason_gdr, limits=readers.JASON_LIMITS),
-        "duacs_l3": partial(readers.duacs_l3, **named),
-        "duacs_l4": partial(readers.duacs_l4, every=o.every, **named),
-        "cf": partial(readers.cf, variable=o.variable or "", sigma=o.sigma or 0.0),
-    }
-    obs = concatenate([how[o.reader](f) for f in files])
-    if o.sigma is not None:
-        if len(units_of(obs)) > 1:
-            raise Refused(f"--sigma is one number, the channels are several: {', '.join(units_of(obs))}")
-        obs = obs.assign(sigma=("obs", np.full(obs.sizes["obs"], o.sigma), obs["sigma"].attrs))
+    obs = observation_files.read(files, o.reader, o.variable, o.sigma, quality=o.quality, every=o.every)
+    if o.sigma is not None and len(units_of(obs)) > 1:
+        raise Refused(f"--sigma is one number, the channels are several: {', '.join(units_of(obs))}")
+    obs = with_sigma(obs, o.sigma)
     return obs if o.box is None else check(obs, box=o.box)
 
 
@@ -127,6 +113,7 @@ def table(obs: xr.Dataset) -> dict[str, dict[str, float]]:
 def run(o: Options, out: Path) -> dict[str, Any]:
     if o.box is not None and not (-90 <= o.box[2] < o.box[3] <= 90 and max(map(abs, o.box[:2])) <= 360):
         raise Refused(f"--box is west, east, south and north edge in degrees, got {o.box}")
+    make_room(out, WRITTEN, o)
     obs = read(o, [Path(f) for f in o.file] or [synthetic(out / "synthetic_swath.nc", o.seed)])
     flags = counts(obs)
     if not flags.get("good"):

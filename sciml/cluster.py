@@ -1,13 +1,24 @@
-"""Members of an ensemble over dask: an embedded local cluster, or one that is already running."""
+"""Work in parts: by processes of this machine, or over dask, an embedded cluster or one that is already running."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, TypeVar
 
+Part = TypeVar("Part")
 Map = Callable[[Callable[[int], Any], Iterable[int]], list[Any]]
+
+
+def in_processes(make: Callable[[int], Part], parts: int, workers: int) -> list[Part]:
+    """``make(0)``, ``make(1)``, ... by processes of this machine; what comes out does not depend on ``workers``."""
+    if workers < 2 or parts < 2:
+        return [make(i) for i in range(parts)]
+    with ProcessPoolExecutor(min(workers, parts), get_context("spawn")) as pool:
+        return list(pool.map(make, range(parts)))
 
 
 @contextmanager

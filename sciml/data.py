@@ -92,7 +92,7 @@ def to_dataset(trajectory: Trajectory, eq: Equation) -> xr.Dataset:
 
 
 def from_dataset(ds: xr.Dataset, eq: Equation, time: int = -1) -> Tensor:
-    """The fields ``q ([member,] lev, y, x)`` of a Dataset at one time, for ``step.init``.
+    """The fields ``q ([member,] lev, y, x)`` of a Dataset at the time with the number ``time``, for ``step.init``.
 
     Examples
     --------

@@ -31,7 +31,7 @@ def raw(path: str | Path, group: str = "") -> Iterator[xr.Dataset]:
 
     path, group = Path(path), group.strip("/")
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"{path} is a folder, not a file" if Path(path).is_dir() else f"there is no file {path}")
     above = ["/".join(group.split("/")[:i]) for i in range(len(group.split("/")), 0, -1)] if group else []
     try:
         with netCDF4.Dataset(path) as file:

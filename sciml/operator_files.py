@@ -19,7 +19,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 def reading(path: Path, kind: str) -> Iterator[None]:
     """What readers raise, as a ``ValueError`` of one line that names the file."""
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"{path} is a folder, not a file" if Path(path).is_dir() else f"there is no file {path}")
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError, EOFError, IndexError, NotImplementedError, RuntimeError) as error:

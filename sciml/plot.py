@@ -47,9 +47,16 @@ def length_axis(da: xr.DataArray, axis: str) -> tuple[np.ndarray, str]:
 
 
 def maps(da: xr.DataArray, title: str = "", robust: float = 99.8):
-    """One map per layer of ``da (lev, y, x)``, with a symmetric colour scale for each."""
+    """One map per layer of ``da ([lev,] y, x)``, with a symmetric colour scale for each.
+
+    Raises ``ValueError`` for arrays of other dimensions.
+    """
     import cmocean  # noqa: F401  # registers its colour maps
 
+    if not {"y", "x"} <= set(da.dims) <= {"lev", "y", "x"}:
+        raise ValueError(f"maps are of ([lev,] y, x), the array is ({', '.join(map(str, da.dims))}): choose one of the "
+                         "others with isel, or rename them")  # fmt: skip
+    da = da if "lev" in da.dims else da.expand_dims(lev=[1])
     plt = pyplot()
     n = da.sizes["lev"]
     (x, x_label), (y, y_label) = length_axis(da, "x"), length_axis(da, "y")
@@ -67,7 +74,12 @@ def maps(da: xr.DataArray, title: str = "", robust: float = 99.8):
 
 
 def spectra(ds: xr.Dataset, slopes: tuple[float, ...] = (-3.0, -5.0)):
-    """Kinetic energy and enstrophy spectra of each layer, log-log, with reference slopes for the energy."""
+    """Kinetic energy and enstrophy spectra of each layer, log-log, with reference slopes for the energy.
+
+    Raises ``ValueError`` for a Dataset without these.
+    """
+    if missing := {"KEspec", "Ensspec", "k", "lev"} - set(map(str, ds.variables)):
+        raise ValueError(f"the Dataset has no {', '.join(sorted(missing))}; spectra.from_dataset(ds, eq) makes them")
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
     k = ds["k"].values
@@ -126,8 +138,9 @@ def budget(ds: xr.Dataset):
     plt = pyplot()
     figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
     k = visible(ds)
-    for name in [str(n) for n in budget_names(ds.data_vars)] + (["residual"] if "residual" in ds else []):
-        style = {"color": "k", "lw": 1, "ls": "--"} if name == "residual" else {}
+    for i, name in enumerate([str(n) for n in budget_names(ds.data_vars)] + (["residual"] if "residual" in ds else [])):
+        style: dict = {"ls": ("-", "--", "-.", ":")[i % 4], "lw": 1.8}  # not by colour alone
+        style = {"color": "k", "lw": 1, "ls": "--"} if name == "residual" else style
         ax.semilogx(k, k * _mean(ds[name])[1 : k.size + 1], label=name, **style)
     ax.axhline(0, color="0.6", lw=0.8)
     rate = " (m² s⁻³)" if unit(ds["k"]) else ""
@@ -261,25 +274,28 @@ def costs(results: Mapping[str, Mapping], labels: Sequence[str], ylabel: str):
 
 
 def responses(grid, cases: Sequence[Mapping[str, Any]]):
-    """Answers of methods to single changed observations, a row a case and layer, each scaled by its own extreme; a case
+    """Answers of methods to single changed observations, a row a case and layer, each over its own largest; a case
     has ``fields`` (``(lev, y, x)`` by name), ``x``, ``y`` [m] and ``channel``."""
     import cmocean  # noqa: F401
 
     names, levels = list(cases[0]["fields"]), len(next(iter(cases[0]["fields"].values())))
     shape = (levels * len(cases), len(names))
-    figure, axes = pyplot().subplots(*shape, figsize=(2.6 * shape[1], 2.5 * shape[0]), layout="constrained")
+    figure, axes = pyplot().subplots(*shape, figsize=(2.6 * shape[1], 2.5 * shape[0]), layout="constrained",
+                                     sharex=True, sharey=True)  # fmt: skip
     extent = (0.0, grid.Lx / 1e3, 0.0, grid.Ly / 1e3)
     for row, ax_row in enumerate(axes):
         case, lev = cases[row // levels], row % levels
         for ax, name in zip(ax_row, names, strict=True):
             field = case["fields"][name][lev].cpu().numpy()
             top = max(float(np.abs(field).max()), 1e-300)
-            ax.imshow(field, origin="lower", extent=extent, cmap="cmo.balance", vmin=-top, vmax=top)
+            image = ax.imshow(field / top, origin="lower", extent=extent, cmap="cmo.balance", vmin=-1, vmax=1)
             ax.plot(case["x"] / 1e3, case["y"] / 1e3, "k+", ms=9)
-            ax.set(xticks=[], yticks=[])
             if row == 0:
                 ax.set_title(name)
-        ax_row[0].set_ylabel(f"{case['channel']}, layer {lev + 1}", fontsize=8)
+        ax_row[0].set_ylabel(f"{case['channel']}, layer {lev + 1}\ny (km)", fontsize=8)
+    for ax in axes[-1]:
+        ax.set_xlabel("x (km)", fontsize=8)
+    figure.colorbar(image, ax=axes, label="change of ψ, over its largest in the panel", shrink=0.5, aspect=40)
     return figure
 
 

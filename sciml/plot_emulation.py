@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sciml.emulation import Climate, Skill
+from sciml.grid import Grid
 from sciml.plot import pyplot
 
 
@@ -69,18 +70,21 @@ def energy(years: Mapping[str, np.ndarray], energies: Mapping[str, np.ndarray], 
     return figure
 
 
-def maps(fields: Mapping[str, np.ndarray], days: float):
-    """Layers ``(n, ny, nx)`` of several forecasts of one day, a row a layer, on the first one's colours."""
+def maps(fields: Mapping[str, np.ndarray], days: float, grid: Grid):
+    """Potential vorticity [s-1] of several forecasts of one day, ``(n, ny, nx)``, a row a layer, on the first one's
+    colours."""
     n = len(next(iter(fields.values())))
-    figure, axes = pyplot().subplots(n, len(fields), figsize=(2.6 * len(fields), 2.7 * n), layout="constrained")
+    figure, axes = pyplot().subplots(n, len(fields), figsize=(2.5 * len(fields) + 1, 2.7 * n), layout="constrained",
+                                     sharex=True, sharey=True, squeeze=False)  # fmt: skip
     sizes = [np.percentile(np.abs(f), 99.5) for f in next(iter(fields.values()))]
-    for column, (name, field) in zip(axes.T, fields.items(), strict=True):
-        for lev, ax in enumerate(column):
-            ax.imshow(field[lev], origin="lower", cmap="RdBu_r", vmin=-sizes[lev], vmax=sizes[lev])
-            ax.set(xticks=[], yticks=[])
-        column[0].set(title=name)
-    for lev, ax in enumerate(axes[:, 0]):
-        ax.set(ylabel=f"q, layer {lev + 1}")
+    extent = (0.0, grid.Lx / 1e3, 0.0, grid.Ly / 1e3)
+    for lev, row in enumerate(axes):
+        for ax, (name, field) in zip(row, fields.items(), strict=True):
+            image = ax.imshow(field[lev], origin="lower", extent=extent, cmap="RdBu_r", vmin=-sizes[lev],
+                              vmax=sizes[lev])  # fmt: skip
+            ax.set(title=name if lev == 0 else "", xlabel="x (km)" if lev == n - 1 else "")
+        row[0].set(ylabel=f"layer {lev + 1}\ny (km)")
+        figure.colorbar(image, ax=row, label="potential vorticity (s⁻¹)")
     figure.suptitle(f"after {days:g} days")
     return figure
 

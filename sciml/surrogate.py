@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,12 +55,15 @@ class Scaling(NamedTuple):
 class Learned:
     """``fields (b, inputs, [y,] x) -> (b, outputs, [y,] x)`` in their own units by a network of scaled ones.
 
+    ``about`` is what its file says of it.
+
     Raises ``ValueError`` for scalings of other channels than the network's; calls refuse fields that are not finite.
     """
 
     net: nn.Module
     inputs: Scaling
     outputs: Scaling
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         c: Any = self.net.config
@@ -76,27 +79,38 @@ class Learned:
         return self.outputs.unscaled(out).to(fields.dtype)
 
     def save(self, path: Path, **about: Any) -> None:
-        """Write weights and scalings (safetensors) with all that makes the network again, and ``about`` it."""
+        """Write weights, buffers and scalings (safetensors) with all that makes the network again, and ``about`` it.
+
+        Raises ``ValueError`` for a network that ``NETWORKS`` does not name, which could not be read again.
+        """
+        if (name := type(self.net).__name__) not in NETWORKS:
+            raise ValueError(f"no file could name the network: set sciml.surrogate.NETWORKS[{name!r}] = {name} first")
         net: Any = self.net
         scalings = {"inputs": self.inputs, "outputs": self.outputs}
         tensors = {f"{n}.{k}": v for n, s in scalings.items() for k, v in s._asdict().items()}
-        header = {"kind": KIND, "network": type(net).__name__, "options": net.about(), "about": about}
-        save_tensors(path, {f"net.{n}": p for n, p in net.named_parameters()} | tensors, header)
+        header = {"kind": KIND, "network": name, "options": net.about(), "about": self.about | about}
+        save_tensors(path, {f"net.{n}": p for n, p in net.state_dict().items()} | tensors, header)
 
     @classmethod
-    def load(cls, path: Path) -> tuple[Learned, dict[str, Any]]:
-        """What :meth:`save` wrote, and what was said about it; ``ValueError`` for files of something else."""
+    def load(cls, path: Path) -> Learned:
+        """What :meth:`save` wrote; ``ValueError`` for files of something else."""
         tensors, header = load_tensors(path, finite=True)
         if header.get("kind") != KIND or header.get("network") not in NETWORKS:
             raise ValueError(f"{path} holds no network of {', '.join(NETWORKS)}, but {header.get('kind', 'others')}")
         with refusing(path):
             options = {n: nested(v) for n, v in header["options"].items()}
             net = NETWORKS[header["network"]](**options)
-            with torch.no_grad():
-                for n, p in net.named_parameters():
-                    p.copy_(tensors[f"net.{n}"])
+            put(net, {n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
             a, b = (Scaling(tensors[f"{n}.mean"], tensors[f"{n}.std"]) for n in ("inputs", "outputs"))
-        return cls(net.eval(), a, b), header["about"]
+        return cls(net.eval(), a, b, header["about"])
+
+
+def put(net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Parameters and buffers into a network. Raises ``ValueError`` where they are not exactly its own."""
+    own = {n: t.shape for n, t in net.state_dict().items()}
+    if other := [n for n in own.keys() | state.keys() if n not in state or own.get(n) != state[n].shape]:
+        raise ValueError(f"{min(other)} of the network is missing, or of another shape")
+    net.load_state_dict(state)
 
 
 def nested(value: Any) -> Any:
@@ -161,6 +175,7 @@ class Surrogate:
         return self.learned.inputs.unscaled(state.z)
 
     def save(self, path: Path, **about: Any) -> None:
+        """Write the network with its scalings, grid and time step, and ``about`` it; see :meth:`Learned.save`."""
         g = self.grid
         grid = dict(nx=g.nx, ny=g.ny, Lx=g.Lx, Ly=g.Ly, dealias=g.dealias, x0=g.x0, y0=g.y0)
         own = dict(grid=grid, dt=self.dt, names=self.names, conserving=self.conserving)
@@ -169,11 +184,11 @@ class Surrogate:
     @classmethod
     def load(cls, path: Path) -> Surrogate:
         """What :meth:`save` wrote; ``ValueError`` for files of something else."""
-        learned, about = Learned.load(path)
-        if "surrogate" not in about:
+        learned = Learned.load(path)
+        if "surrogate" not in learned.about:
             raise ValueError(f"{path} holds a network that is no time step")
         with refusing(path):
-            own = about["surrogate"]
+            own = learned.about["surrogate"]
             return cls(learned, Grid(**own["grid"]), own["dt"], tuple(own["names"]), own["conserving"])
 
 
@@ -195,7 +210,8 @@ class Windows(NamedTuple):
             ds for ds in runs if "member" not in ds.dims
         ]
         if missing := [i for i, ds in enumerate(runs) if name not in ds]:
-            raise ValueError(f"run {missing[0]} has no variable {name!r}")
+            there = ", ".join(map(str, runs[missing[0]].data_vars))
+            raise ValueError(f"run {missing[0]} has no variable {name!r}, but {there}; choose one with name=")
         steps = np.concatenate([np.diff(ds["time"].values) for ds in runs])
         if not len(steps) or not np.allclose(steps, steps[0], rtol=1e-6):
             raise ValueError("the times of the runs are not evenly spaced")

@@ -75,7 +75,7 @@ def test_data_that_are_cut_short(option, kept, call, tmp_path):
 def test_discoveries_that_are_damaged(text, tmp_path):
     (tmp_path / "found.json").write_text(text)
     with pytest.raises(ValueError, match=r"found.json is damaged"):
-        medida.load(tmp_path / "found.json")
+        medida.Discovery.load(tmp_path / "found.json")
 
 
 @pytest.mark.parametrize("text", ["", "update,loss\n1,2,3\n", "update,loss,seconds\n1,x,3\n"])

@@ -69,7 +69,7 @@ def test_weights_are_used_again(finished, call, tmp_path):
 
 def test_weights_say_how_they_were_made(finished):
     out, _ = finished("mgno_qg")
-    _, about = Learned.load(out / "mgno.safetensors")
+    about = Learned.load(out / "mgno.safetensors").about
     assert about["command"].startswith("python cases/mgno_qg.py --train")
     assert about["updates"] == 4
     assert len(about["truth"]["spectrum"]) == 2
@@ -124,7 +124,7 @@ def test_a_training_by_the_clock_ends_in_time_and_says_so(call, tmp_path, monkey
     monkeypatch.setattr(case, "device", lambda name: "cpu:0")
     line = "--preset quick --points 16 --samples 16 --batch 4 --networks mgno --minutes 0.04 --data".split()
     assert call(*line, tmp_path / "data", "--out", tmp_path / "o", case="mgno_darcy").status == 0
-    about = Learned.load(tmp_path / "o" / "mgno.safetensors")[1]
+    about = Learned.load(tmp_path / "o" / "mgno.safetensors").about
     assert 5 < about["updates"] < case.CLOCKED
     assert "--points 16 --batch 4 --lr 0.003 --minutes 0.04 --device cpu:0" in about["command"]
 
@@ -132,9 +132,9 @@ def test_a_training_by_the_clock_ends_in_time_and_says_so(call, tmp_path, monkey
 # -- the weights that come with the package --------------------------------------------------------------------------
 def test_shipped_darcy_weights_keep_their_promise():
     """0.0096 on the 100 samples of docs/results.md."""
-    learned, about = Learned.load(ROOT / "data" / "weights" / "mgno_darcy_rough.safetensors")
+    learned = Learned.load(ROOT / "data" / "weights" / "mgno_darcy_rough.safetensors")
     case = import_module("mgno_darcy")
-    assert about["command"].startswith("python cases/mgno_darcy.py --networks mgno")
+    assert learned.about["command"].startswith("python cases/mgno_darcy.py --networks mgno")
     x, y = case.pairs(elliptic_samples("darcy-rough", sample_seeds(0, "test", 0, 8), 85, 169))
     with torch.no_grad():
         found = learned(x)

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from sciml.cluster import in_processes
 from sciml.equation.expression import parse
 from sciml.equation.tokens import EOS, Vocabulary, read, skeleton, write
 from sciml.optimisers import adamw, muon
@@ -253,10 +254,10 @@ def one_family(i: int):
 
 
 def test_sets_do_not_depend_on_the_processes_and_come_back_from_files(tmp_path):
-    whole = sets.joined(sets.in_processes(one_family, 2, 2))
+    whole = sets.joined(in_processes(one_family, 2, 2))
     assert whole.names == ("thomas", "lorenz63")
     assert whole.family.tolist() == [0, 0, 1, 1]
-    assert torch.equal(whole.u, sets.joined(sets.in_processes(one_family, 2, 1)).u)
+    assert torch.equal(whole.u, sets.joined(in_processes(one_family, 2, 1)).u)
     assert torch.equal(whole.u[4:], one_family(1).u)
     assert [whole.equations[i] for i in whole.equation.tolist()][4] == one_family(1).equations[0]
     sets.save(whole, tmp_path / "runs.safetensors")

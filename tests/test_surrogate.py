@@ -90,14 +90,14 @@ def test_files_give_the_same_surrogate(surrogate, tmp_path):
     assert (again.grid, again.dt, again.names) == (surrogate.grid, surrogate.dt, surrogate.names)
     q = 1e-5 * random(2, 8, 8)
     assert torch.equal(again.read(again(again.init(q))), surrogate.read(surrogate(surrogate.init(q))))
-    assert Learned.load(tmp_path / "w.safetensors")[1]["score"] == 1.0
+    assert Learned.load(tmp_path / "w.safetensors").about["score"] == 1.0
 
 
 def test_files_hold_any_network(tmp_path):
     net = UNet(1, 1, widths=(8, 8), boundary=("dirichlet", "periodic"))
     learned = Learned(net, scaling(1), scaling(1, 2.0))
     learned.save(tmp_path / "w.safetensors")
-    again, _ = Learned.load(tmp_path / "w.safetensors")
+    again = Learned.load(tmp_path / "w.safetensors")
     x = random(1, 1, 8, 8)
     assert torch.equal(learned(x), again(x))
     with pytest.raises(ValueError, match="no time step"):

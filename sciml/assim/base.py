@@ -151,14 +151,14 @@ class Covariance:
 
 
 def covariance(grid: Grid, samples: Tensor, isotropic: bool = True) -> Covariance:
-    """Covariance of coefficients ``(samples, n, *modes)`` about zero; averaged over rings of equal wavenumber if
-    ``isotropic``, as homogeneous and isotropic statistics of layers that are in balance with one another."""
-    if samples.ndim != 4 or samples.shape[-2:] != grid.modes or not len(samples):
+    """Covariance of coefficients ``(samples, [members,] n, *modes)`` about zero; averaged over rings of wavenumber
+    if ``isotropic``, as homogeneous and isotropic statistics of layers that are in balance with one another."""
+    if samples.ndim < 4 or samples.shape[-2:] != grid.modes or not len(samples):
         modes = ", ".join(map(str, grid.modes))
         raise ValueError(f"samples are states (samples, n, {modes}) of this grid, got {tuple(samples.shape)}")
     if not bool(torch.isfinite(samples.abs().sum())):
         raise ValueError("some samples are not finite")
-    samples = samples.to(torch.complex128)
+    samples = samples.to(torch.complex128).flatten(0, -4)
     C = torch.einsum("sikl,sjkl->ijkl", samples, samples.conj()).real / samples.shape[0]
     if isotropic:
         ring = (grid.K2.sqrt() / min(2 * torch.pi / grid.Lx, 2 * torch.pi / grid.Ly)).round().long().flatten()

@@ -35,7 +35,7 @@ from sciml.discover.moments import Gathering, Moments, instrumented, moments
 from sciml.discover.sparse import Fit, Path, least_squares, selected
 from sciml.discover.units import shown_unit
 from sciml.equation.base import Equation, Term
-from sciml.equation.expression import Expr, parse, parts
+from sciml.equation.expression import Expr, parts
 from sciml.files import refusing, replacing
 from sciml.step import State, Step
 
@@ -59,9 +59,9 @@ class Pair(NamedTuple):
 def pairs(
     z: Tensor, steps: int, every: int = 1, batch: int = 8, noisy: bool = False, interval: float | None = None
 ) -> list[Pair]:
-    """Consecutive states of a run, coefficients ``(times, n, *modes)``, ``steps`` steps of the model apart, from each
-    ``every``-th on; with the state before them if they are noisy. With ``interval``, the time between two states, it is
-    made sure later that the model's steps add up to it. Raises ``ValueError`` where there are too few.
+    """Consecutive states of a run, coefficients ``(times, [members,] n, *modes)``, ``steps`` steps of the model apart,
+    from each ``every``-th on; with the state before them if they are noisy. With ``interval``, the time between two
+    states, it is made sure later that the model's steps add up to it. Raises ``ValueError`` where there are too few.
 
     Examples
     --------
@@ -73,13 +73,18 @@ def pairs(
     """
     lead = int(noisy)
     if not isinstance(z, Tensor) or (z.ndim > 3 and not z.is_complex()):
-        raise ValueError("states are coefficients (times, n, *grid.modes); eq.init(fields) makes them of fields")
+        raise ValueError("states are coefficients (times, [members,] n, *grid.modes); eq.init(fields) makes them of "
+                         "fields")  # fmt: skip
     if not all(n == int(n) and n >= 1 for n in (steps, every, batch)):
         raise ValueError(f"steps, every and batch are whole numbers from 1, got {steps}, {every} and {batch}")
     if len(z) < 2 + lead:
         raise ValueError(f"a pair needs {2 + lead} consecutive states, got {len(z)}")
     first = torch.arange(lead, len(z) - 1, every)
-    return [Pair(z[i], z[i + 1], steps, z[i - 1] if noisy else None, interval) for i in first.split(batch)]
+
+    def at(i: Tensor) -> Tensor:
+        return z[i].flatten(0, -4) if z.ndim > 4 else z[i]  # members are samples
+
+    return [Pair(at(i), at(i + 1), steps, at(i - 1) if noisy else None, interval) for i in first.split(batch)]
 
 
 def advanced(step: Step, z: Tensor, steps: int) -> Tensor:
@@ -214,14 +219,12 @@ class Discovery:
                 f"{shown_unit(self.library.terms[i], field, self.units)} {factor(self.library.terms[i])}"
                 for i in fit.active
             ]
-            share = 1 - fit.unexplained
-            lines.append(
-                f"d {field}/dt lacks {'  '.join(found) or 'nothing'}   (explains {share:.1%} of {self.explained})"
-            )
+            share = f"   (explains {1 - fit.unexplained:.1%} of {self.explained})" if found else ""
+            lines.append(f"d {field}/dt lacks {'  '.join(found) or 'nothing'}{share}")
         return "\n".join(lines)
 
     def save(self, path: File) -> None:
-        """Write as JSON."""
+        """Write as JSON, which :meth:`load` reads."""
         about = {
             field: {
                 "coefficients": {self.library.names[i]: float(fit.coefficients[i]) for i in fit.active},
@@ -235,19 +238,31 @@ class Discovery:
             }
             for field, fit in self.fits.items()
         }
+        whole = {"library": self.library.names, "found": about, "units": self.units, "explained": self.explained}
         with replacing(path) as partial:
-            partial.write_text(json.dumps({"library": self.library.names, "found": about}, indent=1) + "\n")
+            partial.write_text(json.dumps(whole, indent=1) + "\n")
 
+    @classmethod
+    def load(cls, path: File) -> Discovery:
+        """What :meth:`save` wrote: coefficients with their errors, without the paths on which they were chosen.
 
-def load(path: File) -> tuple[Term, ...]:
-    """The terms of a file that :meth:`Discovery.save` wrote. Raises ``ValueError`` for a damaged one."""
-    with refusing(File(path)):
-        found = json.loads(File(path).read_text())["found"]
-        return tuple(
-            Term(field, f"found {name}", float(c) * parse(name))
-            for field, own in found.items()
-            for name, c in own["coefficients"].items()
-        )
+        Raises ``ValueError`` for a damaged file.
+        """
+        with refusing(File(path)):
+            whole = json.loads(File(path).read_text())
+            library, found = Library(tuple(whole["library"])), whole["found"]
+
+            def column(values: dict[str, float]) -> np.ndarray:
+                if unknown := values.keys() - set(library.names):
+                    raise ValueError(f"{min(unknown)} is not in its library")
+                return np.array([float(values.get(n, 0.0)) for n in library.names])
+
+            fits = {
+                f: Fit(library.names, column(own["coefficients"]), np.diag(column(own["std"])) ** 2, own["unexplained"])
+                for f, own in found.items()
+            }
+            cuts = {f: np.inf if own["cut"] is None else own["cut"] for f, own in found.items()}
+            return cls(library, fits, {}, cuts, dict(whole.get("units", {})), whole.get("explained", "increments"))
 
 
 def factor(e: Expr) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sciml.equation.base import Equation, Term, courant
@@ -61,6 +62,15 @@ class Vorticity(Equation):
         yield Term("omega", "beta", -Param("beta") * dx(psi))
         if self.force is not None:
             yield Term("omega", "force", Field("force"))
+
+    def velocity(self, z: Tensor) -> Tensor:
+        """``(u, v) = (-psi_y, psi_x)``, ``(..., 2, *modes)``, of vorticity ``(..., 1, *modes)``, all coefficients."""
+        psi = -self.grid.real(self.grid.invK2) * z
+        return torch.cat([-self.grid.il * psi, self.grid.ik * psi], -3)
+
+    def energy(self, z: Tensor) -> Tensor:
+        """Kinetic energy of a unit of mass, the mean over the box, ``(...)``."""
+        return 0.5 * (self.grid.weight * self.velocity(z).abs() ** 2).sum((-3, -2, -1))
 
     def cfl(self, z: Tensor, dt: float) -> float:
         return courant(self.grid, -self.grid.real(self.grid.invK2) * z, dt)

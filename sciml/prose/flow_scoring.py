@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from sciml.grid import Grid
 from sciml.prose.flow_data import record
 from sciml.prose.flow_fit import LEAST, RefinedFlow, fitted, form_of, predict_flow, window_of
 from sciml.prose.flow_solver import Place, coefficient_function, flow_solver
-from sciml.prose.flows import JETS, TERMS, coefficients, layers_of, terms_of
+from sciml.prose.flows import JETS, TERMS, coefficients, layers_of, number, terms_of
 
 WORST = 2.0
 """What an error counts that is larger, or not finite: unrelated flows of the same size differ by the root of 2."""
@@ -38,12 +39,7 @@ def parameter_values(expressions: Sequence[Expr]) -> dict[str, float]:
 
     What several rows say is read from one of them, so that a flow whose rows contradict each other has values too.
     """
-    n, found = layers_of(expressions), coefficients(expressions)
-
-    def at(row: int, rest: Expr) -> float:
-        c = found.get((row, canonical(rest)), Number(0.0))
-        return c.value if isinstance(c, Number) else math.nan
-
+    n, at = layers_of(expressions), partial(number, coefficients(expressions))
     q, psi = Field("q1"), [Field(f"psi{i + 1}") for i in range(n)]
     radii = [-at(n + i, psi[i]) for i in range(n)]
     U = -at(0, dx(q)) if n == 2 else 0.0

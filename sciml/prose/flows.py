@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -258,18 +258,19 @@ def coefficients(expressions: Sequence[Expr]) -> dict[tuple[int, Expr], Expr]:
     return {at: c for at, c in found.items() if c != Number(0.0)}
 
 
+def number(found: Mapping[tuple[int, Expr], Expr], row: int, rest: Expr) -> float:
+    """A coefficient of these, 0 where there is none; not a number where it depends on place."""
+    c = found.get((row, canonical(rest)), Number(0.0))
+    return c.value if isinstance(c, Number) else math.nan
+
+
 def terms_of(expressions: Sequence[Expr], tolerance: float = 0.02) -> frozenset[str]:
     """Names of the terms (:data:`TERMS`) that a written equation with numbers has.
 
     Of two layers with shear, beta is there where the gradients of potential vorticity differ from those of the shear
     alone by more than ``tolerance`` of their size (coefficients are rounded).
     """
-    n, found = layers_of(expressions), coefficients(expressions)
-
-    def at(row: int, rest: Expr) -> float:
-        c = found.get((row, canonical(rest)), Number(0.0))
-        return c.value if isinstance(c, Number) else math.nan
-
+    n, at = layers_of(expressions), partial(number, coefficients(expressions))
     psi, q = [Field(f"psi{i + 1}") for i in range(n)], [Field(f"q{i + 1}") for i in range(n)]
     sizes = {"radius": at(n, psi[0]), "shear": at(0, dx(q[0])) if n == 2 else 0.0, "drag": at(n - 1, lap(psi[-1]))}
     sizes |= {"relaxation": at(0, psi[0]), "viscosity": at(0, lap(q[0])), "hyperviscosity": at(0, lap(lap(q[0])))}

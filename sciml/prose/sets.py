@@ -1,11 +1,9 @@
-"""Data sets of many families, made by several processes, and kept in files."""
+"""Data sets of many families, joined and kept in files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,17 +13,8 @@ from sciml.equation.tokens import read, write
 from sciml.files import load_tensors, refusing, save_tensors
 from sciml.prose.trajectories import Trajectories
 
-Part = TypeVar("Part")
 Runs = TypeVar("Runs", bound=Trajectories)
 KIND = "trajectories"
-
-
-def in_processes(make: Callable[[int], Part], parts: int, workers: int) -> list[Part]:
-    """``make(0)``, ``make(1)``, ...; what comes out does not depend on ``workers``."""
-    if workers < 2 or parts < 2:
-        return [make(i) for i in range(parts)]
-    with ProcessPoolExecutor(min(workers, parts), get_context("spawn")) as pool:
-        return list(pool.map(make, range(parts)))
 
 
 def joined(sets: Iterable[Runs]) -> Runs:
