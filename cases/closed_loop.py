@@ -62,7 +62,7 @@ class Scale(NamedTuple):
 
 
 SCALES = {
-    "quick": Scale(14, 9, (0.02,), 2, 5, 1, 60.0),
+    "quick": Scale(22, 9, (0.02,), 2, 5, 1, 60.0),
     "default": Scale(40, 24, (0.05, 0.01), 4, 300, 2, 1080.0),
     "full": Scale(120, 90, (0.05, 0.01), 6, 2000, 3, 7200.0),
 }
@@ -77,9 +77,9 @@ class Options(Common):
     method: Literal["letkf", "fuxida"] = "fuxida"
     """The assimilation whose innovations MEDIDA reads; both are scored."""
     members: Annotated[int, Range(2, 90)] | None = None
-    """Size of the filter's ensemble (default 20; quick 8, full 40)."""
+    """Size of the filter's ensemble (default 20; quick 16, full 40)."""
     learn: Annotated[int, Range(7, 2_000)] | None = None
-    """Windows of five days that are learned from (default 40; quick 14, full 120)."""
+    """Windows of five days that are learned from (default 40; quick 22, full 120)."""
     test: Annotated[int, Range(6, 2_000)] | None = None
     """Later windows for scores (default 24; quick 9, full 90)."""
     change: Annotated[float, Range(0, 2)] = 0.3
@@ -94,7 +94,7 @@ def checked(o: Options) -> tuple[Options, Scale]:
     """Options with all that depends on the preset. Raises ``Refused`` for those that cannot be."""
     if o.drag == 1 and o.topography == 1:
         raise Refused("--drag 1 --topography 1 is the perfect model, which lacks nothing")
-    members = o.members or {"quick": 8, "default": 20, "full": 40}[o.preset]
+    members = o.members or {"quick": 16, "default": 20, "full": 40}[o.preset]
     o = Options(**{**vars(o), "members": members})
     return o, Scale(**asked(o, SCALES[o.preset]._asdict()))
 
