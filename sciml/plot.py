@@ -98,14 +98,19 @@ def spectra(ds: xr.Dataset, slopes: tuple[float, ...] = (-3.0, -5.0)):
 
 
 def wavenumber_axis(ax, ds: xr.Dataset) -> None:
-    """Logarithmic axis over the visible wavenumbers, labelled at 1, 2 and 5."""
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullLocator
-
+    """Logarithmic axis over the visible wavenumbers."""
     k = visible(ds)
     ax.set(xlabel=f"wavenumber k{unit(ds['k'])}", xlim=(0.9 * k[0], 1.1 * k[-1]))
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
-    ax.xaxis.set_minor_locator(NullLocator())
+    sparse_ticks(ax.xaxis)
+
+
+def sparse_ticks(axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5."""
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+    axis.set_minor_locator(NullLocator())
 
 
 FLOOR = 1e-8

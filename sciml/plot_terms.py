@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sciml.plot import pyplot
+from sciml.plot import pyplot, sparse_ticks
 
 FLOOR = 1e-12
 """Shares below are drawn here."""
@@ -71,10 +71,12 @@ def increments(
 def spectral_bias(k: np.ndarray, ratios: Mapping[str, np.ndarray]):
     """Spectrum of the error of each interpolator over that of the truth; at one, a scale is missing."""
     plt = pyplot()
-    figure, ax = plt.subplots(figsize=(6, 4))
+    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, ratio in ratios.items():
         ax.loglog(k[1:], ratio[1:], label=name)
     ax.axhline(1, color="0.7", lw=0.8)
-    ax.set(xlabel="wavenumber", ylabel="error over truth, power", ylim=(1e-10, 10))
+    least = min(float(np.min(ratio[1:])) for ratio in ratios.values())
+    ax.set(xlabel="wavenumber", ylabel="power of the error over that of the truth", ylim=(max(1e-10, 0.3 * least), 10))
+    sparse_ticks(ax.xaxis)
     ax.legend()
     return figure
