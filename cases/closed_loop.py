@@ -70,6 +70,8 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Options(Common):
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to compute: this case runs on the CPU."""
     drag: Annotated[float, Range(0.1, 2)] = 0.5
     """Bottom drag of the model, as a factor of the truth's, from 0.1 to 2."""
     topography: Annotated[float, Range(-1, 2)] = 0.0
@@ -86,8 +88,8 @@ class Options(Common):
     """How much stronger shear or drag is in climates that were not seen, a factor from 0 to 2."""
     neural: bool = True
     """Train a neural corrector, too."""
-    prose: bool | None = None
-    """Have PROSE fit an equation to the analyses, too (default: but for quick)."""
+    prose: bool = True
+    """Have PROSE fit an equation to the analyses, too (never with the preset quick)."""
 
 
 def checked(o: Options) -> tuple[Options, Scale]:
@@ -223,7 +225,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
         how: {n: distance(c, own["truth"]) for n, c in own.items() if n != "truth" and own["truth"] is not None}
         for how, own in climates.items()
     }  # fmt: skip
-    if o.prose if o.prose is not None else o.preset != "quick":
+    if o.prose and o.preset != "quick":
         numbers["prose"] = readings(o, w, every)
     plot.save(loop_pictures.story(ds, numbers, climates), out / "loop.png")
     print(score.table({f"{m}, {n}": row(s) for m, own in scores.items() for n, s in own.items()}))

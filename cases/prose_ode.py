@@ -36,7 +36,7 @@ from common import Range, Refused, asked, device, goes_with, main, make_room
 from prose_evaluation import errors_of_guesses, forecasts, latency, marked, unseen
 from prose_pictures import Shown
 from prose_table import BATCHES, dataset, swept
-from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, network, sized, train
+from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, of_case, sized, train
 
 from sciml import plot, score
 from sciml.cluster import in_processes
@@ -119,12 +119,7 @@ def taught(o: Options, out: Path) -> PROSE:
 # -- evaluation ------------------------------------------------------------------------------------------------------
 def loaded(path: Path, names: Sequence[str], symbols: bool = True) -> tuple[PROSE, tuple[str, ...]]:
     """A model on the CPU, and which of the families it was trained for are asked for."""
-    model = network(path)
-    if not isinstance(model.view, Windows) or model.vocabulary.fields != FIELDS or "names" not in model.about:
-        raise Refused(f"{path} has weights for other data; those of this case are made with --train")
-    if bool(model.about.get("symbols", True)) != symbols:
-        raise Refused(f"{path} was trained with --{'no-' if symbols else ''}symbols; --twin takes weights of "
-                      "--no-symbols, --weights others")  # fmt: skip
+    model = of_case(path, Windows, FIELDS, symbols=symbols)
     return model, chosen(names, model.about["names"])
 
 

@@ -33,8 +33,8 @@ import prose_fields as fields
 import prose_fields_pictures as pictures
 import torch
 import xarray as xr
-from common import Range, Refused, device, goes_with, main, make_room
-from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, network, sized, train
+from common import Range, device, goes_with, main, make_room
+from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, of_case, sized, train
 from torch import Tensor
 
 from sciml import plot, score
@@ -112,12 +112,9 @@ def taught(o: Options, out: Path) -> PROSE:
 
 
 # -- tests -----------------------------------------------------------------------------------------------------------
-def loaded(o: Options, path: Path) -> PROSE:
-    """A network of fields from a file."""
-    model = network(path, device(o.device))
-    if not isinstance(model.view, Lines) or "names" not in model.about:
-        raise Refused(f"{path} is not a network of one-dimensional fields; make one with --train")
-    return model
+def twin_of(o: Options) -> PROSE | None:
+    """The network that saw data only, if one is given."""
+    return None if o.twin is None else of_case(o.twin, Lines, FIELDS, device(o.device), symbols=False)
 
 
 def sizes(o: Options) -> tuple[int, int, int]:
@@ -162,8 +159,8 @@ def evaluated(o: Options, model: PROSE, test: fields.Unseen, shifted: fields.Uns
         ds[n] = "family", means(test, values).numpy()
     for n, values in (better.scores | fields.sindy_scores(test.select(windows))).items():
         ds[n] = "family", means(test, values, windows).numpy()
-    if o.twin is not None:
-        values = fields.predicted(loaded(o, o.twin), test, NONE)
+    if (twin := twin_of(o)) is not None:
+        values = fields.predicted(twin, test, NONE)
         ds["twin"] = "family", means(test, fields.error(values, test.runs.u[:, fields.SEEN :])).numpy()
     for n, values in fields.noise_sweep(model, test).items():
         ds[f"noise_{n}"] = ("noise", "swept"), values.numpy()
@@ -217,9 +214,8 @@ def means(test: fields.Unseen, values: Tensor, windows: Sequence[int] | None = N
 # -- results ---------------------------------------------------------------------------------------------------------
 def run(o: Options, out: Path) -> dict[str, Any]:
     goes_with(o, o.train, "--train", *ONLY_TRAINING)
-    if o.twin is not None:
-        loaded(o, o.twin)
-    model = None if o.train else loaded(o, o.weights or SHIPPED)
+    twin_of(o)
+    model = None if o.train else of_case(o.weights or SHIPPED, Lines, FIELDS, device(o.device))
     chosen(o.families, tuple(PDES) if model is None else model.about["names"])
     make_room(out, (*TABLES, *WRITTEN) if o.train else TABLES, o)
     model = model or taught(o, out)

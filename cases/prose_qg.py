@@ -35,7 +35,7 @@ import prose_flows
 import torch
 from common import Range, Refused, device, goes_with, main, make_room
 from prose_flows import MEAN, TOLD, Scores
-from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, network, sized, train
+from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, of_case, sized, train
 
 from sciml import score
 from sciml.cluster import in_processes
@@ -111,14 +111,6 @@ def taught(o: Options, out: Path) -> PROSE:
     return train(o, out, model, course, updates, names=list(names), n=o.n)
 
 
-def shipped(o: Options, path: Path) -> PROSE:
-    """A trained network for maps of flows."""
-    model = network(path, device(o.device))
-    if not isinstance(model.view, Maps) or model.vocabulary.fields != FIELDS:
-        raise Refused(f"{path} holds a network for other data; train one with --train")
-    return model
-
-
 def checked(o: Options) -> int:
     """Number of members. Raises ``Refused`` for options that cannot be."""
     members = MEMBERS[o.preset] if o.members is None else o.members
@@ -151,12 +143,12 @@ def results(s: Scores) -> dict:
 def run(o: Options, out: Path) -> dict[str, Any]:
     goes_with(o, o.train, "--train", *ONLY_TRAINING)
     members = checked(o)
-    model = None if o.train else shipped(o, o.weights or WEIGHTS)
+    model = None if o.train else of_case(o.weights or WEIGHTS, Maps, FIELDS, device(o.device))
     if model is not None:
         chosen(o.families, model.about.get("names", tuple(FLOWS)))
     make_room(out, (*TABLES, *WRITTEN) if o.train else TABLES, o)
     model = model or taught(o, out)
-    twin = None if o.twin is None else shipped(o, o.twin)
+    twin = None if o.twin is None else of_case(o.twin, Maps, FIELDS, device(o.device), symbols=False)
     if twin is not None and twin.view != model.view:
         raise Refused(f"--twin {o.twin}: it sees other maps than the network beside it")
     names = chosen(o.families, model.about.get("names", tuple(FLOWS)))

@@ -83,6 +83,21 @@ def network(path: Path, device: str = "cpu") -> PROSE:
     return PROSE.load(path, device)
 
 
+def of_case(path: Path, view: type, fields: Sequence[str], device: str = "cpu", symbols: bool = True) -> PROSE:
+    """The network of a file, of one kind of data; with ``symbols``, or the twin that was trained without."""
+    model = network(path, device)
+    if (
+        not isinstance(model.view, view)
+        or tuple(model.vocabulary.fields) != tuple(fields)
+        or "names" not in model.about
+    ):
+        raise Refused(f"{path} holds a network for other data; those of this case are made with --train")
+    if bool(model.about.get("symbols", True)) != symbols:
+        raise Refused(f"{path} was trained with --{'no-' if symbols else ''}symbols; --twin takes weights of "
+                      "--no-symbols, --weights others")  # fmt: skip
+    return model
+
+
 def chosen(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """The families asked for, in their own order, or all."""
     if unknown := set(names) - set(known):

@@ -129,9 +129,10 @@ class Surrogate:
 
     Examples
     --------
-    >>> emulator = sm.Surrogate.load("data/weights/mgno_qg.safetensors")  # doctest: +SKIP
-    >>> sm.rollout(emulator, 30)(q).fields.shape  # sixty days of (2, 64, 64)  # doctest: +SKIP
-    torch.Size([31, 2, 64, 64])
+    >>> emulator = sm.Surrogate.load("data/weights/mgno_qg.safetensors")
+    >>> run = sm.rollout(emulator, 3)(sm.random_pv(sm.preset("eddy", nx=64), seed=0))  # six days
+    >>> emulator.names, run.fields.shape
+    (('q1', 'q2'), torch.Size([4, 2, 64, 64]))
     """
 
     learned: Learned

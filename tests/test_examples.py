@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sciml as sm
+from tests import ROOT
 
 FINDER = doctest.DocTestFinder(recurse=True)
 MODULES = [m.name for m in pkgutil.walk_packages(sm.__path__, "sciml.")]
@@ -35,7 +36,8 @@ def test_every_public_name_has_an_example():
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example(name):
+def test_example(name, monkeypatch):
+    monkeypatch.chdir(ROOT)  # where data/weights are
     lines: list[str] = []
     failed, _ = doctest.DocTestRunner().run(EXAMPLES[name], out=lines.append)
     assert not failed, "".join(lines)

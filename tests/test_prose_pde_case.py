@@ -39,7 +39,7 @@ def test_refusals(line, message, call, tmp_path):
 
 def test_weights_of_another_kind_are_refused(call, tmp_path):
     path = saved(tmp_path / "ode.safetensors", Windows(5), names=["Thomas"])
-    refused(call(*SHORT, "--weights", path, "--out", tmp_path, **CASE), "is not a network of one-dimensional fields")
+    refused(call(*SHORT, "--weights", path, "--out", tmp_path, **CASE), "holds a network for other data")
     path = saved(tmp_path / "pde.safetensors", Lines(), names=["heat"])
     refused(
         call(*SHORT, "--weights", path, "--families", "kdv", "--out", tmp_path, **CASE), "there is no kdv; known: heat"

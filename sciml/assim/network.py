@@ -243,8 +243,15 @@ class FuXiDA:
     --------
     >>> from sciml import testbed
     >>> ocean = testbed.model()
-    >>> network = sm.FuXiDA.load("data/weights/fuxida_qg.safetensors", *testbed.shown(ocean))  # doctest: +SKIP
-    >>> found = sm.cycle(step, network, windows, sm.State(climate.mean(0)), psi)  # doctest: +SKIP
+    >>> network = sm.FuXiDA.load("data/weights/fuxida_qg.safetensors", *testbed.shown(ocean))
+    >>> import xarray as xr
+    >>> obs = xr.open_dataset("data/qg_satellite.nc", decode_times=False)
+    >>> windows = sm.windows(obs, testbed.operator_of(obs, ocean), 0.0, testbed.DT, testbed.WINDOW, 2)
+    >>> start = sm.State(0 * ocean.init(sm.random_pv(ocean, seed=0)))
+    >>> psi = lambda z: ocean.grid.ifft(ocean.psi(z))
+    >>> found = sm.cycle(testbed.stepper(ocean), network, windows, start, psi)
+    >>> found.spread.shape  # the error that it states, (cycle, lev, y, x)
+    torch.Size([2, 2, 64, 64])
     """
 
     net: FuXiDANet

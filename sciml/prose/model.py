@@ -41,9 +41,18 @@ class PROSE:
 
     Examples
     --------
-    >>> prose = sm.PROSE.load("data/weights/prose_ode.safetensors")  # doctest: +SKIP
-    >>> ahead = prose.predict(t, u, t_ahead)  # values at later times  # doctest: +SKIP
-    >>> best, *others = prose.write(t, u, dims)[0]  # the tokens of its equation, likeliest first  # doctest: +SKIP
+    >>> from sciml.equation.tokens import read
+    >>> from sciml.prose.ordinary import SYSTEMS
+    >>> from sciml.prose.trajectories import generate
+    >>> prose = sm.PROSE.load("data/weights/prose_ode.safetensors")
+    >>> runs = generate([SYSTEMS["thomas"]], 1, 1, seed=0)
+    >>> t, u = runs.t[:64], runs.u[:, :64]
+    >>> ahead = prose.predict(t, u, runs.t[64:])  # values at later times
+    >>> bool((ahead - runs.u[:, 64:]).norm() < 0.2 * runs.u[:, 64:].norm())
+    True
+    >>> best, *others = prose.write(t, u, runs.dims)[0]  # its equation as tokens, likeliest first
+    >>> len(read(best.tokens, prose.vocabulary.fields))
+    3
     """
 
     net: Transformer
