@@ -56,7 +56,7 @@ def test_a_run_goes_on_with_its_own_options_only(call, tmp_path):
         ("insr_advection", ["--boundary", "penalty"], "go together"),
         ("insr_advection", ["--end", "20", "--boundary", "dirichlet"], "at most 13 s, when the pulse is near a wall"),
         ("insr_advection", ["--samples", "0.3"], "do not fix"),
-        ("insr_advection", ["--width", "0"], "--width must be at least 1"),
+        ("insr_advection", ["--width", "0"], "--width must be from 1"),
         ("insr_burgers", ["--nu", "1e-6"], "--nu must be from 0.0001 to 1"),
         ("insr_allen_cahn", ["--kappa", "0"], "--kappa must be from 0.001 to 1"),
         ("insr_qg", ["--days", "0"], "from 1 to 100"),

@@ -65,7 +65,7 @@ def test_a_run_goes_on_where_it_was_interrupted(call, tmp_path, monkeypatch):
         (["--young", "-1"], "--young must be above 0"),
         (["--poisson", "0.5"], "--poisson must be from -0.99 to 0.4999"),
         (["--load", "0"], "at most 4"),
-        (["--width", "0"], "--width must be at least 1"),
+        (["--width", "0"], "--width must be from 1"),
         (["--samples", "0.5"], "do not fix"),
         (["--resume"], "no state in"),
         (["--scene", "twist", "--steps", "1", "--iterations", "1", "--omega", "9"], "last good state is in"),

@@ -28,8 +28,8 @@ def case():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--only", "particle"], r"--only 'particle' fits no row; there are Lorenz 96: climatology"),
-    (["--cycles", "3"], "--cycles must be at least 10"),
-    (["--seeds", "-1"], "--seeds must be at least 1"),
+    (["--cycles", "3"], "--cycles must be from 10"),
+    (["--seeds", "-1"], "--seeds must be from 1"),
 ])  # fmt: skip
 def test_requests_that_cannot_be_met(call, tmp_path, arguments, message):
     refused(call("--out", tmp_path / "o", *arguments, case=CASE), message)

@@ -140,7 +140,7 @@ def test_noise_needs_the_filter(finished):
         ("--nx 32", "--nx must be from 64"),
         ("--noise 2", "--noise must be from 0 to 1"),
         ("--members 0.001", "such that there are 2"),
-        ("--steps 0", "--steps must be at least 1"),
+        ("--steps 0", "--steps must be from 1"),
     ],
 )
 def test_bad_options_are_refused(call, tmp_path, arguments, message):

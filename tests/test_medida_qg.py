@@ -96,8 +96,8 @@ def test_kept_states_of_another_run_are_refused(call, kept, tmp_path, qg, option
 @pytest.mark.parametrize(("line", "message"), [
     ("--sensors 0", "--sensors must be from 0.01 to 1"),
     ("--noise -1", "--noise must be from 0 to 10, got -1"),
-    ("--rounds 0", "--rounds must be at least 1"),
-    ("--samples 1", "--samples must be at least 2"),
+    ("--rounds 0", "--rounds must be from 1"),
+    ("--samples 1", "--samples must be from 2"),
     ("--case 10", "there are 1, 2, 3"),
     ("--cut 0", "--cut must be above 0"),
 ])  # fmt: skip

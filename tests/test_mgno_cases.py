@@ -38,7 +38,7 @@ def test_qg_refuses(args, message, call, tmp_path):
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    (["--points", "8"], "--points must be at least 16"),
+    (["--points", "8"], "--points must be from 16"),
     (["--samples", "2"], "--samples must be at least --batch, got 2 and 8"),
 ])  # fmt: skip
 def test_darcy_refuses(args, message, call, tmp_path):

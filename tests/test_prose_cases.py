@@ -27,8 +27,8 @@ def untrained(**about) -> PROSE:
 
 # -- refusals --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("args", "message"), [
-    (["--windows", "0"], "--windows must be at least 1"), (["--beams", "0"], "--beams must be at least 1"),
-    (["--train", "--equations", "-1"], "--equations must be at least 1"),
+    (["--windows", "0"], "--windows must be from 1 "), (["--beams", "0"], "--beams must be from 1"),
+    (["--train", "--equations", "-1"], "--equations must be from 1 "),
     (["--train", "--families", "x"], "there is no x; known"),
     (["--weights", "missing.safetensors"], "there are no weights missing.safetensors; .*--train"),
     (["--twin", "missing.safetensors"], "no weights missing"), (["--noise", "2"], "--noise must be from 0 to 1"),

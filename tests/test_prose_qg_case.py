@@ -16,15 +16,15 @@ SHORT = ("--preset", "quick")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--members", 0), "--members must be at least 1"),
-        (("--draws", 1), "--draws must be at least 2"),
+        (("--members", 0), "--members must be from 1 "),
+        (("--draws", 1), "--draws must be from 2 "),
         (("--noise", 2), "--noise must be from 0 to 1"),
         (("--n", 18), "--n must be a multiple of 4, got 18"),
         (("--families", "burgers"), "there is no burgers; known: barotropic"),
         (("--weights", "data/weights/prose_ode.safetensors"), "holds a network for other data"),
         (("--weights", "data/weights/mgno_qg.safetensors"), "weights of another kind"),
         (("--twin", "nowhere.safetensors"), "there are no weights nowhere.safetensors"),
-        (("--train", "--equations", 0, "--updates", -1), "must be at least 1"),
+        (("--train", "--equations", 0, "--updates", -1), "must be from 1 "),
     ],
     ids=str,
 )
