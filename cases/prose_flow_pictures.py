@@ -124,14 +124,14 @@ def maps(s: Scores):
                 last, turns = r == len(DAYS) - 1, ((0, np.pi, 2 * np.pi), ("0", "π", "2π"))
                 ax.set_xticks(turns[0], turns[1] if last else ())
                 ax.set_yticks(turns[0], () if c else turns[1])
-                ax.set(title=f"{title}{error}", xlabel="x" if last else "")
+                ax.set(title=f"{title}{error}")
                 ax.title.set_fontsize(10)
                 if c == 0:
-                    ax.set_ylabel(f"{family.replace('_', ' ')}, day {day}\ny")
+                    ax.set_ylabel(f"{family.replace('_', ' ')}, day {day}")
         figure.colorbar(image, cax=figure.add_subplot(grid[:2, 4]), label="streamfunction of the upper layer, scaled")
         ax = figure.add_subplot(grid[2, :])
         ax.axis("off")
-        ax.text(0, 1, beneath(s, i), va="top", family="monospace", fontsize=7.2, transform=ax.transAxes)
+        ax.text(0, 0.92, beneath(s, i), va="top", family="monospace", fontsize=7.2, transform=ax.transAxes)
     return figure
 
 

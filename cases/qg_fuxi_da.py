@@ -47,6 +47,8 @@ TRAINED = ("weights.safetensors", "training.*", "summary.json")
 """what a training writes"""
 COMPARED = ("costs.png", "forecast.png", "spectra.png", "responses.png", "responses.json", "summary.json")
 """what a comparison writes, beside a folder for each method"""
+CALLED = {"CTRL": "free run (CTRL)", "CORR": "network, sees nothing (CORR)", "ASSI": "FuXi-DA (ASSI)"}
+"""The paper's names, as legends explain them"""
 PER_WINDOW, SPIN_UP = 5, 10
 """Observations that are changed in a window; windows of the ensemble before the first of these."""
 SCALES: dict[str, dict[str, Any]] = {
@@ -303,7 +305,7 @@ def compare(o: Options, out: Path) -> dict[str, Any]:
             results[name], records[name] = ladder.one_method(lo, s, name, analysis, start, folder(out / name))
         except sm.BlowUp as error:
             print(f"{name}: {error}")
-    errors = {name: r["forecast"] for name, r in results.items()}
+    errors = {str(CALLED.get(name, name)): r["forecast"] for name, r in results.items()}
     plot.save(plot.forecasts(errors, ladder.LAYERS, ladder.ERROR), out / "forecast.png")
     late = slice(3 * len(s.windows) // 8, None)
     found = {name: s.eq.psi(r.analysis[late]) for name, r in records.items()}

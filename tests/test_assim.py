@@ -309,6 +309,12 @@ def test_single_observation_increment_is_the_gain(method):
     assert (found - expected).abs().max() < 1e-8 * expected.abs().max()
 
 
+def test_covariance_of_runs_of_an_ensemble():
+    eq = sm.preset("eddy", nx=16)
+    z = eq.init(sm.random_pv(eq, seed=0, members=12)).unflatten(0, (4, 3))
+    assert torch.equal(covariance(eq.grid, z).root, covariance(eq.grid, z.flatten(0, 1)).root)
+
+
 def test_covariance_is_that_of_its_samples(rng):
     eq, _, _ = qg()
     B = qg_covariance(eq)

@@ -132,6 +132,17 @@ def test_rossby_wave():
     assert relative(after(etdrk4(Vorticity(grid=grid, beta=beta), 0.1), exact(0), 30), exact(3.0)) < 1e-12
 
 
+def test_velocity_and_energy_of_vortices():
+    """psi = sin x cos 2 y: u = 2 sin x sin 2 y, v = cos x cos 2 y, and half of the mean square of both is 5 / 8."""
+    grid = Grid(24, 16, Lx=2 * math.pi, Ly=2 * math.pi)
+    eq, (x, y) = Vorticity(grid=grid), grid.axes()
+    z = eq.init((-5 * torch.sin(x) * torch.cos(2 * y))[None])
+    u, v = grid.ifft(eq.velocity(z))
+    torch.testing.assert_close(u, 2 * torch.sin(x) * torch.sin(2 * y), atol=1e-12, rtol=0)
+    torch.testing.assert_close(v, torch.cos(x) * torch.cos(2 * y), atol=1e-12, rtol=0)
+    assert float(eq.energy(z)) == pytest.approx(5 / 8, rel=1e-12)
+
+
 @pytest.mark.parametrize("dealias", [2 / 3, 3 / 2, 1])
 def test_vorticity_advection(dealias):
     """Two shear flows, ``omega = cos kx + cos ly``: ``d omega/dt = (l/k - k/l) sin kx sin ly`` at the start."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import sciml
 from sciml.discover.library import Library, coefficients, terms
 from sciml.discover.medida import (
     Discovery,
@@ -232,6 +233,16 @@ def test_damaged_files_are_refused(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match="is damaged"):
         Discovery.load(path)
+
+
+def test_members_of_an_ensemble_are_samples():
+    eq = sciml.preset("eddy", nx=16)
+    z = eq.init(random_pv(eq, seed=0, members=3))[None] * torch.arange(1.0, 6.0)[:, None, None, None, None]
+    (first, _), one = pairs(z, 1, batch=2), [pairs(z[:, m], 1, batch=2)[0] for m in range(3)]
+    assert first.before.shape == (6, 2, *eq.grid.modes)
+    for m in range(3):
+        assert torch.equal(first.before[m::3], one[m].before)
+        assert torch.equal(first.after[m::3], one[m].after)
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------------

@@ -254,3 +254,13 @@ def test_responses_are_scaled_one_by_one():
 
 def test_pictures_need_no_screen():
     assert mpl.get_backend().lower() == "agg"
+
+
+def test_maps_and_spectra_of_other_data_say_what_they_need():
+    with pytest.raises(
+        ValueError, match=r"maps are of \(\[lev,\] y, x\), the array is \(time, lev, y, x\): choose one"
+    ):
+        plot.maps(field())
+    assert len(plot.maps(field().isel(time=0, lev=0, drop=True)).axes) == 2, "a map and its colours"
+    with pytest.raises(ValueError, match=r"no Ensspec, KEspec, k; spectra.from_dataset\(ds, eq\) makes them"):
+        plot.spectra(field().to_dataset(name="q"))

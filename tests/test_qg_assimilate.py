@@ -252,3 +252,15 @@ def test_states_of_another_model_have_the_same_flow():
 def test_channels_of_unknown_kind_are_refused():
     with pytest.raises(ValueError, match="unknown kind 'lidar'; there are ssh"):
         testbed.channel(testbed.model().grid, dict(name="a", kind="lidar", sigma=1.0, units="1"))
+
+
+@pytest.mark.slow
+def test_the_ladder_does_not_depend_on_the_processes(call, tmp_path):
+    found = []
+    for workers in (1, 2):
+        line = f"--method all --days 5 --members 4 --hybrid-members 4 --workers {workers}".split()
+        assert call(*line, "--out", tmp_path / str(workers), case=CASE).status == 0
+        found.append(json.loads((tmp_path / str(workers) / "summary.json").read_text())["results"]["ladder"])
+    assert list(found[0]) == list(found[1])
+    assert {"oi", "letkf", "4dvar", "hybrid"} <= found[0].keys()
+    assert all(r["psi"]["analysis"] == found[1][m]["psi"]["analysis"] for m, r in found[0].items())

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sciml.nn.mgno import MgNO
 from sciml.nn.unet import UNet
 from sciml.objectives import Emulation, Supervised, drawn
 from sciml.rollout import Trajectory
-from sciml.surrogate import Learned, Scaling, Surrogate, Windows
+from sciml.surrogate import NETWORKS, Learned, Scaling, Surrogate, Windows
 from sciml.train import fit
 from tests import ROOT
 
@@ -104,6 +105,39 @@ def test_files_hold_any_network(tmp_path):
         Surrogate.load(tmp_path / "w.safetensors")
 
 
+class Normalised(torch.nn.Module):
+    """A network whose state is more than its parameters."""
+
+    config = SimpleNamespace(inputs=1, outputs=1)
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        return self.norm(x)
+
+    def about(self):
+        return {}
+
+
+def test_files_hold_running_means_of_a_network(tmp_path, monkeypatch):
+    net = Normalised()
+    net(3 + 2 * random(4, 1, 8, 8))
+    learned = Learned(net.eval(), scaling(1), scaling(1))
+    with pytest.raises(ValueError, match=r"NETWORKS\['Normalised'\] = Normalised first"):
+        learned.save(tmp_path / "w.safetensors")
+    monkeypatch.setitem(NETWORKS, "Normalised", Normalised)
+    learned.save(tmp_path / "w.safetensors")
+    x = random(2, 1, 8, 8)
+    assert torch.equal(Learned.load(tmp_path / "w.safetensors")(x), learned(x))
+    tensors, header = load_tensors(tmp_path / "w.safetensors")
+    del tensors["net.norm.running_mean"]
+    save_tensors(tmp_path / "w.safetensors", tensors, header)
+    with pytest.raises(ValueError, match="running_mean of the network is missing"):
+        Learned.load(tmp_path / "w.safetensors")
+
+
 def test_other_files_are_refused(tmp_path):
     save_tensors(tmp_path / "other", {"a": torch.zeros(1)}, {"kind": "another"})
     with pytest.raises(ValueError, match="another"):
@@ -185,7 +219,7 @@ def test_datasets_that_do_not_fit_are_refused():
     uneven = dataset(random(4, 2, 8, 8)).isel(time=[0, 1, 3])
     with pytest.raises(ValueError, match="not evenly spaced"):
         Windows.of([uneven])
-    with pytest.raises(ValueError, match="run 0 has no variable 'b'"):
+    with pytest.raises(ValueError, match=r"run 0 has no variable 'b', but .*; choose one with name="):
         Windows.of([uneven], name="b")
 
 
