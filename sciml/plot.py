@@ -56,7 +56,8 @@ def maps(da: xr.DataArray, title: str = "", robust: float = 99.8):
     if not {"y", "x"} <= set(da.dims) <= {"lev", "y", "x"}:
         raise ValueError(f"maps are of ([lev,] y, x), the array is ({', '.join(map(str, da.dims))}): choose one of the "
                          "others with isel, or rename them")  # fmt: skip
-    da = da if "lev" in da.dims else da.expand_dims(lev=[1])
+    named = "lev" in da.dims
+    da = da if named else da.expand_dims(lev=[1])
     plt = pyplot()
     n = da.sizes["lev"]
     (x, x_label), (y, y_label) = length_axis(da, "x"), length_axis(da, "y")
@@ -68,7 +69,7 @@ def maps(da: xr.DataArray, title: str = "", robust: float = 99.8):
         colours = dict(cmap=plt.get_cmap("cmo.balance"), vmin=-limit, vmax=limit)
         mesh = ax.pcolormesh(x, y, layer, shading="gouraud", rasterized=True, **colours)
         figure.colorbar(mesh, cax=ax.inset_axes((1.04, 0, 0.045, 1)), label=f"{da.name}{unit(da)}")
-        ax.set(title=f"layer {lev}", xlabel=x_label, ylabel=y_label, aspect="equal")
+        ax.set(title=f"layer {lev}" if named else "", xlabel=x_label, ylabel=y_label, aspect="equal")
     figure.suptitle(title or str(da.attrs.get("long_name", da.name)))
     return figure
 

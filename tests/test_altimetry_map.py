@@ -27,7 +27,7 @@ SHORT = "--method oi --points 12".split()
     (["--section", "nan"], "--section must be from 1000 .*, got nan"),
     (["--margin", "-1"], "--margin must be from 0 to"),
     (["--dt", "1e6"], "--dt must be from 60 s to 864000 s, the length of the window, got 1e[+]06"),
-    (["--reader", "jason_gdr", "--variable", "ssha"], "jason_gdr maps ssha; leave --variable out"),
+    (["--reader", "jason_gdr", "--variable", "ssha"], "jason_gdr has channels of its own; leave --variable out"),
     (["--file", "nowhere.nc"], "there is no file nowhere.nc"),
     (["--days", "0.01"], "no heights in the files or, without --file, in so few --days"),
     (["--date", "2001-01-01"], r"only 0 heights are left .*outside_window"),

@@ -55,7 +55,7 @@ def test_a_run_goes_on_where_it_was_interrupted(call, tmp_path, monkeypatch):
         assert call(*line, tmp_path / "part", case="insr_elastic").status == 130
     refused(call(*line, tmp_path / "part", "--resume", "--load", "2", case="insr_elastic"), "another --load")
     assert call(*line, tmp_path / "part", "--resume", case="insr_elastic").status == 0
-    runs = [load_tensors(tmp_path / n / "state.safetensors")[0]["theta"] for n in ("whole", "part")]
+    runs = [load_tensors(tmp_path / n / "state.safetensors")[0]["state.theta"] for n in ("whole", "part")]
     assert torch.equal(*runs)
 
 

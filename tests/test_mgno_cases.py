@@ -25,8 +25,8 @@ pytestmark = pytest.mark.usefixtures("_cases_are_importable")
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    (["--lead-days", "0"], "at least 1"),
-    (["--days", "1"], "at least 2"),
+    (["--lead-days", "0"], "from 1 to 1000"),
+    (["--days", "1"], "from 2 to"),
     (["--minutes", "0"], "--minutes must be above 0"),
     (["--weights", "missing.safetensors"], "missing"),
     (["--train", "--networks", "fno", "--updates", "2"], "bench/.neuralop"),

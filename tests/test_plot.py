@@ -245,10 +245,11 @@ def test_responses_are_scaled_one_by_one():
     grid = Grid(8, 8, 1e6, 1e6)
     fields = {"small": torch.full((2, 8, 8), -0.5), "large": torch.full((2, 8, 8), 10.0)}
     figure = plot.responses(grid, [{"fields": fields, "x": 2e5, "y": 7e5, "channel": "ssh"}])
-    assert len(figure.axes) == 4
-    assert [ax.images[0].get_clim() for ax in figure.axes[:2]] == [(-0.5, 0.5), (-10, 10)]
+    assert len(figure.axes) == 5, "and one bar"
+    assert [ax.images[0].get_clim() for ax in figure.axes[:4]] == [(-1, 1)] * 4
+    assert [float(ax.images[0].get_array().mean()) for ax in figure.axes[:2]] == [-1, 1]
     assert figure.axes[0].get_title() == "small"
-    assert figure.axes[2].get_ylabel() == "ssh, layer 2"
+    assert figure.axes[2].get_ylabel() == "ssh, layer 2\ny (km)"
     assert tuple(figure.axes[0].get_lines()[0].get_xydata()[0]) == (200, 700)
 
 
@@ -261,6 +262,6 @@ def test_maps_and_spectra_of_other_data_say_what_they_need():
         ValueError, match=r"maps are of \(\[lev,\] y, x\), the array is \(time, lev, y, x\): choose one"
     ):
         plot.maps(field())
-    assert len(plot.maps(field().isel(time=0, lev=0, drop=True)).axes) == 2, "a map and its colours"
+    assert len(plot.maps(field().isel(time=0, lev=0, drop=True)).axes) == 1
     with pytest.raises(ValueError, match=r"no Ensspec, KEspec, k; spectra.from_dataset\(ds, eq\) makes them"):
         plot.spectra(field().to_dataset(name="q"))

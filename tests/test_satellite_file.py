@@ -68,7 +68,7 @@ def test_maps_begin_after_the_widest_gap():
     (["--variable", "sst"], "--reader ghrsst_l2p has channels of its own; leave --variable out"),
     (["--box", "0", "1", "40", "30"], "--box is west, east, south and north edge"),
     (["--box", "170", "175", "30", "40"], "none of the observations may be used"),
-    (["--sigma", "-1"], "--sigma must be above 0, got -1"),
+    (["--sigma", "-1"], "--sigma must be from 1e-09 to 1e[+]06, got -1"),
     (["--superob", "0"], "--superob must be from 0.001 to 90"),
     (["--file", "nothing.nc"], "there is no file nothing.nc"),
 ])  # fmt: skip
