@@ -27,7 +27,7 @@ import numpy as np
 import observation_files
 import torch
 import xarray as xr
-from common import Common, Range, Refused, asked, device, main, make_room
+from common import Common, Range, Refused, asked, device, goes_with, main, make_room
 from observation_files import with_sigma
 from tqdm import tqdm
 
@@ -51,7 +51,7 @@ Height = Annotated[float, Range(1e-6, 1e3)]
 Box = tuple[float, float, float, float]
 HERE = (-5.0, 5.0, -41.0, -31.0)
 """Box of the synthetic tracks: across Greenwich, south of Africa."""
-WRITTEN = ("synthetic_altimeter_*.nc", "map.nc", "departures.nc", "tracks.png", "map.png", "along_track.png",
+WRITTEN = ("map.nc", "departures.nc", "tracks.png", "map.png", "along_track.png",
            "summary.json")  # fmt: skip
 TITLE = "SYNTHETIC along-track sea level of a two-layer model, made by sciml"
 
@@ -361,10 +361,12 @@ def remarks(o: Options, s: Setting, rms: dict[str, dict[str, float]]) -> list[st
 
 def run(o: Options, out: Path) -> dict[str, Any]:
     sensible(o)
+    goes_with(o, o.method != "oi", "--method 4dvar or both", "nx", "dt", "margin", "rd")
+    goes_with(o, o.method != "4dvar", "--method oi or both", "length", "time_scale")
     device(o.device)
     if o.box is not None:
         chosen_box(o, xr.Dataset())  # refused before files are made
-    make_room(out, WRITTEN, o)
+    make_room(out, WRITTEN if o.file else (*WRITTEN, "synthetic_altimeter_*.nc"), o)
     every, heights = read(o, [Path(f) for f in o.file] or synthetic(o, out))
     s = prepare(o, heights)
     chosen = ("oi", "4dvar") if o.method == "both" else (o.method,)

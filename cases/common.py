@@ -10,11 +10,13 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, fields
 from itertools import count
@@ -72,7 +74,7 @@ class Common:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     overwrite: bool = False
-    """Remove an earlier run in the folder; without it a finished one moves to earlier-1 inside."""
+    """When the run has ended, remove an earlier one in its folder, which otherwise is kept in earlier-1 inside."""
 
     @property
     def name(self) -> str:
@@ -124,9 +126,13 @@ def main(run: Callable[[Any, Path], dict[str, Any]], options: type) -> None:
         check(chosen)
         with output(chosen.out or Path("runs") / chosen.name) as out:
             write_summary(out / "summary.json", chosen, run(chosen, out), started)
+        settle(chosen.overwrite, done=True)
         print(f"results in {out}")
     except (Refused, ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenProcessPool:
+        print("error: a process ended at once, for want of memory perhaps; use fewer --workers", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):
@@ -135,9 +141,11 @@ def main(run: Callable[[Any, Path], dict[str, Any]], options: type) -> None:
               file=sys.stderr)  # fmt: skip
         sys.exit(2)
     except KeyboardInterrupt:
-        further = ", go on with --resume" if hasattr(chosen, "resume") else ""
+        further = ", go on with --resume" if can_resume(chosen) else ""
         print(f"interrupted; what was written is kept{further}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        settle(overwrite=False, done=False)
 
 
 def parsed(options: type, about: str | None) -> Any:
@@ -148,9 +156,16 @@ def parsed(options: type, about: str | None) -> Any:
             return tyro.cli(options, description=about)
     except SystemExit as ended:
         if ended.code:
-            lines = (line.strip(" │╭╮╰╯─") for line in said.getvalue().splitlines())
-            print(f"error: {' '.join(filter(None, lines))}", file=sys.stderr)
+            lines = [line.strip(" │╭╮╰╯─-") for line in said.getvalue().splitlines()]
+            print(f"error: {shortened(' '.join(filter(None, lines[1:])))}", file=sys.stderr)
         raise
+
+
+def shortened(text: str) -> str:
+    """What a user needs of tyro's explanations."""
+    if word := re.search(r"[Ee]rror parsing (--[\w-]+):.*?(?:from|got) \['([^']*)'\]", text):
+        return f"{word[1]} does not take {word[2]!r}; see --help"
+    return re.sub(r"\s*For full helptext.*$", "", text)
 
 
 @contextmanager
@@ -182,36 +197,71 @@ def folder(path: Path, option: str = "--out") -> Path:
     return path
 
 
-def earlier(path: Path, products: Iterable[str], options: Any) -> list[Path]:
-    """What a folder holds already of a run's products, given as patterns, but for files that options name."""
-    given = [v for value in vars(options).values() for v in (value if isinstance(value, tuple) else (value,))]
-    read = {Path(v).resolve() for v in given if isinstance(v, str | Path) and str(v)}
-    return sorted(found for pattern in products for found in path.glob(pattern)
-                  if not any(p == found.resolve() or found.resolve() in p.parents for p in read))  # fmt: skip
+def earlier(path: Path, products: Iterable[str]) -> list[Path]:
+    """What a folder holds already of a run's products, given as patterns."""
+    return sorted({found for pattern in products for found in path.glob(pattern)})
+
+
+def can_resume(options: Any) -> bool:
+    """Whether a run with these options can be continued."""
+    return hasattr(options, "resume") and getattr(options, "train", True)
+
+
+def read_by(options: Any) -> set[Path]:
+    """Files that options name."""
+    given = [v for n, value in vars(options).items() for v in (value if isinstance(value, tuple) else (value,))
+             if isinstance(v, Path) or n == "file"]  # fmt: skip
+    return {Path(v).resolve() for v in given}
+
+
+SET_ASIDE: list[tuple[Path, Path]] = []
+"""Folders of earlier runs that were set aside, and where they lay, until the new run has ended"""
 
 
 def make_room(path: Path, products: Iterable[str], options: Any) -> None:
-    """Set an earlier run aside, in a folder within its own; with ``--overwrite`` remove it, with ``--resume`` leave it.
+    """Set an earlier run aside, in a folder within its own; ``--resume`` leaves it.
 
     A case calls this when its options are checked and nothing is written. A run that can be continued is not given up
-    by accident: without a summary it was interrupted, and is refused unless one of the two options says what to do.
+    by accident: without a summary it was interrupted, and is refused unless an option says what to do. When the new run
+    has ended, :func:`settle` says where the earlier one is, removes it with ``--overwrite``, or puts it back.
     """
     if getattr(options, "resume", False):
         return
-    found = earlier(path, products, options) if share()[0] == 0 else []
-    can_resume = hasattr(options, "resume") and getattr(options, "train", True)
-    if options.overwrite:
-        for p in found:
-            shutil.rmtree(p) if p.is_dir() else p.unlink()
-    elif found and can_resume and not (path / "summary.json").exists():
+    found = earlier(path, products)
+    if both := [p for p in found if p.resolve() in read_by(options)]:
+        raise Refused(f"{both[0]} would be read and written by this run; choose another --out")
+    if found and share()[1] > 1:
+        raise Refused(f"{path} holds an earlier run; give several processes a folder without one, or --resume")
+    if found and can_resume(options) and not (path / "summary.json").exists() and not options.overwrite:
         raise Refused(f"{path} holds a run that was not finished; continue it with --resume, or start again with "
                       "--overwrite")  # fmt: skip
-    elif found:
+    if found:
         aside = next(p for i in count(1) if not (p := path / f"earlier-{i}").exists())
-        aside.mkdir()
+        SET_ASIDE.append((aside, path))
         for p in found:
-            p.rename(aside / p.name)
-        print(f"the earlier run in {path} is kept in {aside}")
+            move(p, aside / p.relative_to(path))
+
+
+def move(p: Path, to: Path) -> None:
+    """With the folders that it needs, and without those that it leaves empty."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    p.rename(to)
+    while not any((p := p.parent).iterdir()):
+        p.rmdir()
+
+
+def settle(overwrite: bool, done: bool) -> None:
+    """Remove or name the runs that were set aside; put back those in whose place nothing was written."""
+    while SET_ASIDE:
+        aside, path = SET_ASIDE.pop()
+        held = [p.relative_to(aside) for p in sorted(aside.rglob("*")) if not p.is_dir()]
+        if done and overwrite:
+            shutil.rmtree(aside)
+        elif not done and not any((path / p).exists() for p in held):
+            for p in held:
+                move(aside / p, path / p)
+        else:
+            print(f"the earlier run in {path} is kept in {aside}")
 
 
 def write_summary(path: Path, options: Any, numbers: dict[str, Any], started: float) -> None:

@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from common import Common, Range, Refused, main, make_room
+from common import Common, Range, Refused, goes_with, main, make_room
 from torch import Tensor
 
 from sciml import plot, plot_terms, score
@@ -111,6 +111,7 @@ def setting(o: Options) -> System:
     """The system of the case. Raises ``Refused`` for options that cannot be."""
     if o.case not in SYSTEMS:
         raise Refused(f"--case {o.case}: there are {', '.join(SYSTEMS)}")
+    goes_with(o, noisy(o), "--noise or --sensors", "interpolator", "twin", "same_sensors")
     if not o.layers:
         raise Refused("--layers must name a layer")
     return SYSTEMS[o.case](o.nx or POINTS[o.preset][o.case not in JET])

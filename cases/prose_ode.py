@@ -32,11 +32,11 @@ from typing import Annotated, Any
 import numpy as np
 import prose_pictures as pictures
 import xarray as xr
-from common import Range, Refused, asked, device, goes_with, main, make_room
+from common import Range, Refused, asked, device, goes_with, main
 from prose_evaluation import errors_of_guesses, forecasts, latency, marked, unseen
 from prose_pictures import Shown
 from prose_table import BATCHES, dataset, swept
-from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, of_case, sized, train
+from prose_training import CHECKPOINT, ONLY_TRAINING, Training, chosen, of_case, room, sized, train
 
 from sciml import plot, score
 from sciml.cluster import in_processes
@@ -209,17 +209,19 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     path = o.weights or (out / "model.safetensors" if o.train else WEIGHTS)
     if not o.train:
         loaded(path, o.families)
-    make_room(out, (*TABLES, *WRITTEN) if o.train else TABLES, o)
+    room(o, out, TABLES)
     if o.train:
         taught(o, out)
         if not o.symbols:
             print(f"the weights of a twin, for --twin, are {path}")
+            (out / CHECKPOINT).unlink()
             return {"weights": str(path)}
     model, names = loaded(path, o.families)
     names = tested(o, names)
     if twin is not None and (other := set(names) - set(twin[1])):
         raise Refused(f"--twin was not trained for {', '.join(sorted(other))}; name others with --families")
     ds, shown = evaluated(o, model, names, None if twin is None else twin[0])
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return report(out, ds, shown)
 
 

@@ -33,8 +33,8 @@ import prose_fields as fields
 import prose_fields_pictures as pictures
 import torch
 import xarray as xr
-from common import Range, device, goes_with, main, make_room
-from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, of_case, sized, train
+from common import Range, device, goes_with, main
+from prose_training import CHECKPOINT, ONLY_TRAINING, Training, chosen, of_case, room, sized, train
 from torch import Tensor
 
 from sciml import plot, score
@@ -217,7 +217,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     twin_of(o)
     model = None if o.train else of_case(o.weights or SHIPPED, Lines, FIELDS, device(o.device))
     chosen(o.families, tuple(PDES) if model is None else model.about["names"])
-    make_room(out, (*TABLES, *WRITTEN) if o.train else TABLES, o)
+    room(o, out, TABLES)
     model = model or taught(o, out)
     names = chosen(o.families, model.about["names"])
     test, shifted = (unseen(o, model, names, shifted) for shifted in (False, True))
@@ -226,6 +226,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     plot.save(pictures.errors(ds), out / "errors.png")
     plot.save(pictures.sweeps(ds), out / "sweeps.png")
     plot.save(pictures.examples(test, better, fields.predicted(model, test, NONE)), out / "fields.png")
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return report(o, ds, len(test.runs))
 
 

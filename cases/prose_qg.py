@@ -33,9 +33,9 @@ import numpy as np
 import prose_flow_pictures
 import prose_flows
 import torch
-from common import Range, Refused, device, goes_with, main, make_room
+from common import Range, Refused, device, goes_with, main
 from prose_flows import MEAN, TOLD, Scores
-from prose_training import ONLY_TRAINING, WRITTEN, Training, chosen, of_case, sized, train
+from prose_training import CHECKPOINT, ONLY_TRAINING, Training, chosen, of_case, room, sized, train
 
 from sciml import score
 from sciml.cluster import in_processes
@@ -143,12 +143,12 @@ def results(s: Scores) -> dict:
 def run(o: Options, out: Path) -> dict[str, Any]:
     goes_with(o, o.train, "--train", *ONLY_TRAINING)
     members = checked(o)
+    twin = None if o.twin is None else of_case(o.twin, Maps, FIELDS, device(o.device), symbols=False)
     model = None if o.train else of_case(o.weights or WEIGHTS, Maps, FIELDS, device(o.device))
     if model is not None:
         chosen(o.families, model.about.get("names", tuple(FLOWS)))
-    make_room(out, (*TABLES, *WRITTEN) if o.train else TABLES, o)
+    room(o, out, TABLES)
     model = model or taught(o, out)
-    twin = None if o.twin is None else of_case(o.twin, Maps, FIELDS, device(o.device), symbols=False)
     if twin is not None and twin.view != model.view:
         raise Refused(f"--twin {o.twin}: it sees other maps than the network beside it")
     names = chosen(o.families, model.about.get("names", tuple(FLOWS)))
@@ -160,6 +160,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     print(score.table({name: row for name, row in numbers["equations"].items() if name != TOLD[2]}))
     write_netcdf(prose_flows.dataset(s), out / "table.nc")
     prose_flow_pictures.draw(out, s)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     ratio = numbers["spread over error"]["day 10"]
     print(f"{len(s.flows)} flows; spread over error at day 10: {ratio:.2f}")
     return numbers

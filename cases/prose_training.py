@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from common import Common, Range, Refused, Share
+from common import Common, Range, Refused, Share, make_room
 from torch import Tensor
 from training import taught
 
@@ -62,6 +62,8 @@ class Training(Common):
 ONLY_TRAINING = ("start", "size", "equations", "conditions", "updates", "minutes", "batch", "lr", "optimiser",
                  "symbols", "bfloat16", "every", "asked", "resume")  # fmt: skip
 """Options that a training reads"""
+CHECKPOINT = "training.checkpoint"
+"""Of a training, until its network has been evaluated"""
 WRITTEN = ("model.safetensors", "training.*")
 """What a training writes"""
 
@@ -81,6 +83,19 @@ def network(path: Path, device: str = "cpu") -> PROSE:
     if not path.exists():
         raise Refused(f"there are no weights {path}; train a network with --train, or name its file with --weights")
     return PROSE.load(path, device)
+
+
+def room(o: Training, out: Path, tables: Sequence[str]) -> None:
+    """For a training or a comparison; refuses trainings that would replace weights or have nothing to go on from."""
+    if o.train and o.minutes is not None and o.updates is not None:
+        raise Refused("--minutes and --updates exclude each other")
+    if o.train and o.weights is not None and o.weights.exists() and not (o.overwrite or o.resume):
+        raise Refused(f"--weights {o.weights} is there; a training would replace it: add --overwrite, or name another")
+    if o.weights is not None and o.weights.is_dir():
+        raise Refused(f"--weights {o.weights} is a folder, not a file")
+    if o.resume and not (out / CHECKPOINT).exists():
+        raise Refused(f"--resume: there is no {CHECKPOINT} in {out}")
+    make_room(out, (*tables, *WRITTEN) if o.train else tables, replace(o, weights=None) if o.train else o)
 
 
 def of_case(path: Path, view: type, fields: Sequence[str], device: str = "cpu", symbols: bool = True) -> PROSE:
@@ -130,7 +145,6 @@ def train(o: Training, out: Path, model: PROSE, course: Course, updates: int, **
         every=200 if o.minutes else max(1, min(500, updates // 20)),
         about={"seed": o.seed, "batch": o.batch, "noise": o.noise, "symbols": o.symbols},
     )  # fmt: skip
-    (out / "training.checkpoint").unlink(missing_ok=True)
     model = replace(
         model,
         about={

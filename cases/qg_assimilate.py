@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -61,8 +61,8 @@ LEADS = 12
 """windows of the longest forecast: 60 days"""
 WRITTEN = ("analysis.nc", "departures.nc", "maps.png", "error.png", "forecast.png", "error_spectra.png", "ranks.png",
            "summary.json")  # fmt: skip
-"""by name: files of the user's own may lie beside them"""
-SLOWEST_FIRST = sorted(get_args(Method), key=("4dvar", "fuxida4dvar", "hybrid", "letkf").__contains__, reverse=True)
+SLOW = ("4dvar", "fuxida4dvar", "letkf", "enkf", "3dvar")
+SLOWEST_FIRST = (*SLOW, *(m for m in get_args(Method) if m not in SLOW))
 LAYERS = ["layer 1", "layer 2 (seen by the radiometer only)"]
 ERROR = "error of ψ / climatological std"
 
@@ -115,6 +115,11 @@ class Options(Common):
         given = getattr(self, name)
         found = TUNED[self.model]
         return (found[""] | found.get(self.method, {}))[name] if given is None else given
+
+
+def of_methods(methods: Iterable[str]) -> list[str]:
+    """Files in folders of methods."""
+    return [f"{method}/{file}" for method in methods for file in WRITTEN]
 
 
 # -- input -----------------------------------------------------------------------------------------------------------
@@ -345,7 +350,7 @@ def ready(o: Options) -> tuple[Setting, dict[str, tuple[Callable[..., Analysed],
 
 def of_ladder(o: Options, out: Path, i: int) -> dict[str, Any] | str:
     """Results of the i-th method of all, the slowest first, or why it diverged."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     s, methods = ready(o)
     try:
         return one_method(o, s, SLOWEST_FIRST[i], *methods[SLOWEST_FIRST[i]], folder(out / SLOWEST_FIRST[i]))[0]
@@ -367,7 +372,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
         goes_with(o, o.method in (*readers, "all"), f"--method {' or '.join(readers)}", option)
     goes_with(o, o.method == "all", "--method all", "workers")
     s, methods = ready(o)  # refuses weights of other models before anything is written
-    make_room(out, (*WRITTEN, *(m for m in get_args(Method) if (out / m / "summary.json").exists())), o)
+    make_room(out, (*WRITTEN, *of_methods(SLOWEST_FIRST if o.method == "all" else ())), o)
     used, days = sum(len(w) for w in s.windows), s.length / DAY
     print(f"{used} observations in {len(s.windows)} windows of {days:g} days; flags: {counts(s.obs)}")
     if o.method == "all":

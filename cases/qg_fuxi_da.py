@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import methods
 import numpy as np
@@ -295,8 +295,7 @@ def compare(o: Options, out: Path) -> dict[str, Any]:
     s = ladder.prepare(lo)
     assert s.truth is not None
     analyses = compared(o, lo, s)
-    known = ("CTRL", "CORR", "ASSI", *get_args(methods.Method))
-    make_room(out, (*COMPARED, *(m for m in known if (out / m / "summary.json").exists())), o)
+    make_room(out, (*COMPARED, *ladder.of_methods(analyses)), o)
     n = o.responses if o.responses is not None else 2 if o.preset == "quick" else 50
     members = o.members or (20 if o.preset == "quick" else 200)
     results, records = {}, {}

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import observation_files
 import xarray as xr
-from common import Common, Range, Refused, main, make_room
+from common import Common, Range, Refused, goes_with, main, make_room
 from observation_files import with_sigma
 
 from sciml import charts, plot, score
@@ -27,7 +27,7 @@ from sciml.data import write_netcdf
 from sciml.observations import check, counts, good, names, units_of
 from sciml.superob import superob
 
-WRITTEN = ("synthetic_swath.nc", "observations.nc", "values.png", "flags.png", "summary.json")
+WRITTEN = ("observations.nc", "values.png", "flags.png", "summary.json")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,10 @@ def table(obs: xr.Dataset) -> dict[str, dict[str, float]]:
 def run(o: Options, out: Path) -> dict[str, Any]:
     if o.box is not None and not (-90 <= o.box[2] < o.box[3] <= 90 and max(map(abs, o.box[:2])) <= 360):
         raise Refused(f"--box is west, east, south and north edge in degrees, got {o.box}")
-    make_room(out, WRITTEN, o)
+    goes_with(o, o.reader == "ghrsst_l2p", "--reader ghrsst_l2p", "quality")
+    goes_with(o, o.reader == "duacs_l4", "--reader duacs_l4", "every")
+    goes_with(o, o.superob is not None, "--superob", "cell_days")
+    make_room(out, WRITTEN if o.file else (*WRITTEN, "synthetic_swath.nc"), o)
     obs = read(o, [Path(f) for f in o.file] or [synthetic(out / "synthetic_swath.nc", o.seed)])
     flags = counts(obs)
     if not flags.get("good"):

@@ -251,5 +251,5 @@ def test_files_of_the_users_own_are_not_taken_for_an_earlier_run(case, tmp_path,
     (tmp_path / "letkf").mkdir()
     for name in ("data.nc", "figure.png", "letkf/notes.txt", "notes.json"):
         (tmp_path / name).write_text("mine")
-    assert import_module("common").earlier(tmp_path, module.WRITTEN, module.Options()) == []
+    assert import_module("common").earlier(tmp_path, module.WRITTEN) == []
     assert all("*" not in name for name in module.WRITTEN)

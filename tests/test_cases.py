@@ -116,12 +116,12 @@ def test_an_earlier_run_is_set_aside_whole(case, finished):
     assert "make_room(out, " in source
     patterns = [p for m in modules for n in ("WRITTEN", "TRAINED", "COMPARED", "TABLES") for p in getattr(m, n, ())]
     methods = {"CTRL", "CORR", "ASSI", "oi"} if case == "qg_fuxi_da" else set()
-    own = {p.name for p in finished(case)[0].iterdir()} - methods
+    own = {p.name for p in finished(case)[0].iterdir() if not p.name.startswith("synthetic_")} - methods
     assert not [n for n in own if not any(fnmatch(n, p) for p in patterns)]
 
 
-def test_what_options_name_stays_where_it_is(call, tmp_path):
-    """A swath that was made by a first run, read by the next one in the same folder."""
+def test_what_is_read_stays_where_it_is(call, tmp_path):
+    """A swath that a first run made, read by the next one in the same folder; but nothing is both read and written."""
     line = ("--preset", "quick", "--out", tmp_path)
     assert call(*line, case="satellite_file").status == 0
     ended = call(*line, "--file", tmp_path / "synthetic_swath.nc", case="satellite_file")
@@ -129,6 +129,32 @@ def test_what_options_name_stays_where_it_is(call, tmp_path):
     assert "is kept in" in ended.out
     assert not (tmp_path / "earlier-1" / "synthetic_swath.nc").exists()
     assert (tmp_path / "earlier-1" / "observations.nc").exists()
+    own = ("--reader", "cf", "--variable", "value", "--sigma", 1, "--file", tmp_path / "observations.nc")
+    refused(call(*line, *own, "--overwrite", case="satellite_file"), "observations.nc would be read and written")
+    assert (tmp_path / "observations.nc").exists()
+
+
+def test_a_request_that_is_refused_late_leaves_the_earlier_run(call, tmp_path):
+    """Even with --overwrite, and in folders of methods, beside the user's own files."""
+    line = ("--preset", "quick", "--out", tmp_path / "s")
+    assert call(*line, case="satellite_file").status == 0
+    before = contents(tmp_path / "s")
+    for more in ((), ("--overwrite",)):
+        refused(call(*line, *more, "--file", "nope.nc", case="satellite_file"), "there is no file nope.nc")
+        assert contents(tmp_path / "s") == before
+    common, o = import_module("common"), import_module("qg_assimilate").Options(method="all", overwrite=True)
+    written = import_module("qg_assimilate").of_methods(("oi", "free"))
+    for name in ("oi/analysis.nc", "oi/notes.txt", "free/maps.png", "letkf/analysis.nc"):
+        (tmp_path / "q" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "q" / name).write_text(name)
+    before = contents(tmp_path / "q")
+    common.make_room(tmp_path / "q", written, o)
+    assert set(contents(tmp_path / "q" / "earlier-1")) == {"oi/analysis.nc", "free/maps.png"}
+    common.settle(overwrite=False, done=False)
+    assert contents(tmp_path / "q") == before
+    common.make_room(tmp_path / "q", written, o)
+    common.settle(overwrite=True, done=True)
+    assert set(contents(tmp_path / "q")) == {"oi/notes.txt", "letkf/analysis.nc"}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +171,11 @@ def test_what_options_name_stays_where_it_is(call, tmp_path):
         ("qg_assimilate", "--model-error 0.1", "--model-error goes with --method 4dvar or fuxida4dvar"),
         ("qg_assimilate", "--method oi --members 5", "--members goes with --method enkf or etkf or enkfn or letkf"),
         ("mgno_darcy", "--resume --overwrite", "exclude each other"),
+        ("mgno_darcy", "--updates 4 --minutes 3", "--minutes and --updates exclude each other"),
+        ("altimetry_map", "--method oi --nx 32", "--nx goes with --method 4dvar or both"),
+        ("satellite_file", "--cell-days 1", "--cell-days goes with --superob"),
+        ("medida_qg", "--twin", "--twin goes with --noise or --sensors"),
+        ("prose_pde", "--train --resume", "there is no training.checkpoint"),
         ("insr_allen_cahn", "--resume --overwrite", "exclude each other"),
     ],
 )

@@ -59,8 +59,10 @@ class Spectral:
             return value
         if kind == "points":
             return self.grid.fft(value.expand(*value.shape[:-2], *self.grid.product_shape))
-        out = torch.zeros(self.grid.modes, dtype=self.grid.cdtype, device=self.grid.device)
-        out[0, 0] = value
+        mean = torch.as_tensor(value, dtype=self.grid.cdtype, device=self.grid.device)
+        mean = mean[..., 0, 0] if mean.ndim > 1 else mean  # one for each of a batch, (b, 1, 1)
+        out = torch.zeros(*mean.shape, *self.grid.modes, dtype=self.grid.cdtype, device=self.grid.device)
+        out[..., 0, 0] = mean
         return out
 
     def _read(self, e: Expr) -> tuple[str, Any]:
