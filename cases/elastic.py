@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 from common import Refused, make_room
-from neural import WRITTEN, keep, resumed
+from neural import WRITTEN, identity, keep, resumed
 from tqdm import tqdm
 
 from sciml import plot
@@ -95,7 +95,7 @@ def made(o, scene: Scene, size: Mapping[str, Any]) -> ElasticStep:
 def marched(o, scene: Scene, step: ElasticStep, steps: int, outputs: int, out: Path) -> Run:
     """From the start, or the last state in ``out``, to the end, with a state saved at each output."""
     saved = out / "state.safetensors"
-    about = {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "overwrite", "out")}
+    about = identity(o)
     started = time.process_time()
     make_room(out, WRITTEN, o)
     if o.resume:

@@ -202,7 +202,7 @@ def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
     path, task, where = out / f"{name}.safetensors", TASKS[o.task], device(o.device)
     settings = {n: getattr(o, n) for n in ("task", "seed", "loss", "batch", "lr", "autocast", "data_seed")}
     settings |= {n: o.scale[n] for n in ("points", "samples")}
-    settings |= {"updates": o.updates} if o.updates else {"minutes": o.scale["minutes"]}
+    settings |= operators.length(o.updates, o.scale["minutes"])
     if path.exists():
         same(path, Learned.load(path).about, settings)
     else:
@@ -270,10 +270,7 @@ def errors(o: Options, learned: Learned, test: Test) -> dict[str, np.ndarray]:
 
 def run(o: Options, out: Path) -> dict[str, Any]:
     scale, n = o.scale, o.scale["points"]
-    if o.updates is not None and o.minutes is not None:
-        raise Refused("--minutes and --updates exclude each other")
-    if not o.networks:
-        raise Refused("--networks must name a network")
+    operators.check(o)
     if scale["samples"] < o.batch:
         raise Refused(f"--samples must be at least --batch, got {scale['samples']} and {o.batch}")
     torch.set_flush_denormal(True)

@@ -103,10 +103,7 @@ class Options(Common):
 def sizes(o: Options) -> dict[str, Any]:
     """Of the preset, replaced by what was asked for."""
     scale = asked(o, SCALES[o.preset])
-    if o.updates is not None and o.minutes is not None:
-        raise Refused("--minutes and --updates exclude each other")
-    if not o.networks:
-        raise Refused("--networks must name a network")
+    operators.check(o)
     if not any(np.isclose(o.kept, k, rtol=1e-3) for k in (2 / 3, 1)):
         raise Refused(f"--kept is 2/3 or 1, got {o.kept:g}")
     scale["horizon"] = min(scale["horizon"], scale["days"] // 2)
@@ -123,17 +120,12 @@ def fields(o: Options, scale: dict[str, Any], seeds) -> Tensor:
 
 
 # -- training --------------------------------------------------------------------------------------------------------
-def length_of(o: Options, scale: dict[str, Any]) -> dict[str, Any]:
-    """Of trainings, in updates or minutes."""
-    return {"updates": o.updates} if o.updates else {"minutes": scale["minutes"]}
-
-
 def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[str, Surrogate]:
     """Surrogates by name; with ``--resume`` those whose weights are in ``out`` already are read."""
     windows, grid = Windows(truths, o.lead_days), preset("eddy", o.nx, dealias=o.kept).grid
     known, found = emulation.climate(preset("eddy", o.nx), truths.flatten(0, 1)), {}  # type: ignore[arg-type]
     settings = {n: getattr(o, n) for n in ("preset", "seed", "lead_days", "ahead", "psi", "kept", "batch", "nx")}
-    settings |= {n: scale[n] for n in ("fine", "days")} | length_of(o, scale)
+    settings |= {n: scale[n] for n in ("fine", "days")} | operators.length(o.updates, scale["minutes"])
     for name in o.networks:
         path = out / f"{name}.safetensors"
         if path.exists():

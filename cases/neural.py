@@ -171,7 +171,7 @@ def weights(o: Neural, size: Mapping[str, Any], p: Problem) -> int:
 def marched(o: Neural, p: Problem, step: NeuralStep, out: Path) -> Run:
     """From the start, or the last state in ``out``, to the end, with a state saved at each output."""
     saved, eq = out / "state.safetensors", p.equation
-    about = {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "overwrite", "out")}
+    about = identity(o)
     every = max(1, round(p.end / p.outputs / step.dt))
     started = time.monotonic()
     make_room(out, WRITTEN, o)
@@ -200,6 +200,11 @@ def marched(o: Neural, p: Problem, step: NeuralStep, out: Path) -> Run:
         state.memory[1][2] = evaluations
         run = run._replace(march=run.march + time.monotonic() - started)
         bar.update()
+
+
+def identity(o: Any) -> dict[str, str]:
+    """Options that a run which goes on must share with the one that was interrupted."""
+    return {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "overwrite", "out")}
 
 
 def keep(path: Path, run: Any, state: State, about: Mapping[str, str]) -> None:

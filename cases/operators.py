@@ -72,6 +72,19 @@ WRITTEN = tuple(f"{name}.{kind}" for name in (*NAMES, "published") for kind in
 """What trainings write, of all networks"""
 
 
+def check(o: Any) -> None:
+    """Refuse options of trainings that cannot be."""
+    if o.updates is not None and o.minutes is not None:
+        raise Refused("--minutes and --updates exclude each other")
+    if not o.networks:
+        raise Refused("--networks must name a network")
+
+
+def length(updates: int | None, minutes: float) -> dict[str, float]:
+    """Of a training, in updates or minutes, as its settings name it."""
+    return {"updates": updates} if updates else {"minutes": minutes}
+
+
 def count(net: nn.Module) -> int:
     """Its weights, complex ones as two."""
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in net.parameters())
