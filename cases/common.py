@@ -227,7 +227,7 @@ def make_room(path: Path, products: Iterable[str], options: Any) -> None:
     """
     if getattr(options, "resume", False):
         return
-    found = earlier(path, products)
+    found = earlier(path, products) if share()[0] == 0 else []  # the others may see what the first one writes already
     if both := [p for p in found if p.resolve() in read_by(options)]:
         raise Refused(f"{both[0]} would be read and written by this run; choose another --out")
     if found and share()[1] > 1:

@@ -89,10 +89,10 @@ def room(o: Training, out: Path, tables: Sequence[str]) -> None:
     """For a training or a comparison; refuses trainings that would replace weights or have nothing to go on from."""
     if o.train and o.minutes is not None and o.updates is not None:
         raise Refused("--minutes and --updates exclude each other")
-    if o.train and o.weights is not None and o.weights.exists() and not (o.overwrite or o.resume):
-        raise Refused(f"--weights {o.weights} is there; a training would replace it: add --overwrite, or name another")
     if o.weights is not None and o.weights.is_dir():
         raise Refused(f"--weights {o.weights} is a folder, not a file")
+    if o.train and o.weights is not None and o.weights.exists() and not (o.overwrite or o.resume):
+        raise Refused(f"--weights {o.weights} is there; a training would replace it: add --overwrite, or name another")
     if o.resume and not (out / CHECKPOINT).exists():
         raise Refused(f"--resume: there is no {CHECKPOINT} in {out}")
     make_room(out, (*tables, *WRITTEN) if o.train else tables, replace(o, weights=None) if o.train else o)
