@@ -1,4 +1,4 @@
-"""What the scenes of elasticity share: the march, finite elements beside it, output and pictures."""
+"""What the scenes of elasticity share: the march, finite elements beside it, output."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import xarray as xr
 from common import Refused, make_room
+from elastic_pictures import film, pictures
 from neural import WRITTEN, identity, keep, resumed
 from tqdm import tqdm
 
-from sciml import plot
 from sciml.data import write_netcdf
 from sciml.insr.body import Body, Motion, displacement, surface
 from sciml.insr.elastic import ElasticStep, elastic
@@ -166,15 +166,9 @@ def finish(o, out: Path, scene: Scene, size: Mapping[str, Any]) -> dict[str, Any
     print("\n".join(f"{n.replace('_', ' '):48s}{v:20.4g}" for n, v in shown.items()))
     write(out, scene, step, run)
     pictures(out, scene, step, run)
+    if o.movie:
+        film(out, scene, step, run)
     return results
-
-
-def relative(scene: Scene, step_grid: torch.Tensor, field: torch.Tensor, t: float) -> float:
-    """Error of displacements (L2) over the size of the truth."""
-    if scene.truth is None:
-        return 0.0
-    truth = scene.truth(step_grid, t)
-    return float(np.linalg.norm(field.flatten(1).mT.numpy() - truth) / max(np.linalg.norm(truth), 1e-300))
 
 
 def refined(solve: Callable[[int], Row | None], counts: Sequence[int], seconds: float) -> list[Row]:
@@ -216,132 +210,3 @@ def write(out: Path, scene: Scene, step: ElasticStep, run: Run) -> None:
     for i, n in enumerate(("kinetic", "elastic", "contact", "external"), 1):
         ds[f"{n}_energy"] = ("step", run.column(i), {"units": joule, "long_name": f"{n} energy"})
     write_netcdf(ds, out / "fields.nc")
-
-
-# -- pictures --------------------------------------------------------------------------------------------------------
-def pictures(out: Path, scene: Scene, step: ElasticStep, run: Run) -> None:
-    """The error or energies in time, and the deformed body."""
-    plot.save((statics if scene.scheme == QUASI_STATIC else dynamics)(scene, step, run), out / "error.png")
-    plot.save((solid if scene.body.d == 3 else plane)(scene, step, run), out / "fields.png")
-
-
-def statics(scene: Scene, step: ElasticStep, run: Run):
-    """Error, or volumes where there is only one, and elastic energy by load."""
-    figure, axes = plot.pyplot().subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    known = [i for i, t in enumerate(run.times) if t > 0 and (scene.scheme != QUASI_STATIC or known_at(scene, t))]
-    errors = [relative(scene, step.grid(), run.fields[i], run.times[i]) for i in known]
-    if len(known) > 1:
-        axes[0].semilogy([run.times[i] for i in known], errors, "o-", ms=4)
-        axes[0].set(xlabel="load", ylabel="relative error of displacement", xlim=(0, 1.05))
-    else:
-        for name, of in (("smallest", torch.amin), ("largest", torch.amax)):
-            axes[0].plot(run.times, [float(of(v)) for v in run.volumes], "o-", ms=4, label=name)
-        axes[0].set(xlabel="load", ylabel="volume over that at rest")
-        axes[0].legend(fontsize=8)
-    axes[1].plot([0, *run.column(0)], [0, *run.column(2)], "o-", ms=4)
-    axes[1].set(xlabel="load", ylabel="elastic energy (J)" if scene.body.d == 3 else "elastic energy (J m⁻¹)")
-    return figure
-
-
-def known_at(scene: Scene, t: float) -> bool:
-    """Whether there is a truth at a load."""
-    return scene.truth is not None and bool(np.isfinite(scene.truth(torch.zeros(1, scene.body.d).double(), t)).all())
-
-
-def dynamics(scene: Scene, step: ElasticStep, run: Run):
-    """Energies, and the tip or the depth."""
-    figure, axes = plot.pyplot().subplots(2, figsize=(8, 6), sharex=True, layout="constrained")
-    t, total = run.column(0), run.energy
-    for i, name in ((1, "kinetic"), (2, "elastic"), (3, "contact")):
-        if run.column(i).any():
-            axes[0].plot(t, run.column(i) / total[0], lw=1, label=name)
-    axes[0].plot(t, total / total[0], "k", lw=1.5, label="total")
-    axes[0].set(ylabel="energy over that at the start")
-    axes[0].legend(ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.15), frameon=False)
-    if scene.truth is not None:
-        corner = torch.tensor([scene.body.lengths], dtype=torch.float64)
-        axes[1].plot(t, run.column(6), lw=1, label="neural field")
-        axes[1].plot(t, [scene.truth(corner, s)[0, 0] for s in t], "k:", lw=1, label="linear bar, exact")
-        axes[1].set(ylabel="displacement of the free end (m)")
-        axes[1].legend(ncols=2, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.15), frameon=False)
-    else:
-        axes[1].plot(t, run.column(5) / max(scene.body.lengths), lw=1)
-        axes[1].set(ylabel="depth over the body's size")
-    axes[1].set(xlabel="time (s)")
-    return figure
-
-
-def plane(scene: Scene, step: ElasticStep, run: Run):
-    """The deformed body at some times, coloured by its change of volume."""
-    x, wide = step.grid().mT.reshape(2, *scene.shape).numpy(), scene.body.lengths[0] > 3 * scene.body.lengths[1]
-    last = len(run.times) - 1
-    chosen = sorted(set(np.linspace(max(0, last - 4) if wide else 0, last, 5 if wide else 6).round().astype(int)))
-    rows, columns = (len(chosen), 1) if wide else (2, math.ceil(len(chosen) / 2))
-    bodies = [x + scene.magnify * run.fields[i].numpy() for i in chosen]
-    (left, right), (low, high) = framed(bodies, scene).values()
-    tall = 2.6 * (high - low) / (right - left) + 0.6
-    figure, axes = plot.pyplot().subplots(rows, columns, figsize=(9, rows) if wide else (3 * columns + 1, tall * rows),
-                                          sharex=True, sharey=True, squeeze=False, layout="constrained")  # fmt: skip
-    span = max(float((run.volumes[i] - 1).abs().max()) for i in chosen) or 1.0
-    for ax in axes.flat[len(chosen) :]:
-        ax.axis("off")
-    for ax, i, at in zip(axes.flat, chosen, bodies, strict=False):
-        mesh = ax.pcolormesh(*at, run.volumes[i].numpy() - 1, shading="gouraud", cmap="RdBu_r", vmin=-span, vmax=span)
-        outlined(ax, at, scene)
-        static = scene.scheme == QUASI_STATIC
-        ax.set_title(f"{'load' if static else 't ='} {run.times[i]:.3g}{'' if static else ' s'}", fontsize=9)
-        ax.set(aspect="equal", **framed(bodies, scene))
-    for ax in axes[-1]:
-        ax.set_xlabel("x (m)" if scene.magnify == 1 else f"x (m), displacements times {scene.magnify:g}")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("y (m)")
-    figure.colorbar(mesh, ax=axes, label="relative change of volume", shrink=0.8)  # type: ignore[possibly-unbound]
-    return figure
-
-
-def outlined(ax, at: np.ndarray, scene: Scene) -> None:
-    """Lines of the grid at rest, and the obstacle."""
-    columns, rows = (max(1, (n - 1) // 8) for n in scene.shape)
-    for line in (*at.transpose(1, 2, 0)[::columns], *at.transpose(2, 1, 0)[::rows]):
-        ax.plot(*line.T, "k", lw=0.4)
-    if scene.circle is not None:
-        a, b, r = scene.circle
-        ax.add_patch(plot.pyplot().Circle((a, b), r, color="0.5"))
-
-
-def framed(bodies: Sequence[np.ndarray], scene: Scene) -> dict[str, tuple[float, float]]:
-    """Limits that take in all."""
-    low, high = (np.array(f([f(at, (1, 2)) for at in bodies], 0)) for f in (np.min, np.max))
-    if scene.circle is not None:
-        a, b, r = scene.circle
-        low, high = np.minimum(low, [a - r, b - r]), np.maximum(high, [a + r, b + r])
-    edge = 0.04 * (high - low).max() * np.ones(2) if scene.circle else 0.04 * (high - low)
-    return {"xlim": (low[0] - edge[0], high[0] + edge[0]), "ylim": (low[1] - edge[1], high[1] + edge[1])}
-
-
-def solid(scene: Scene, step: ElasticStep, run: Run):
-    """The surface of the deformed body at some loads, coloured by its change of volume."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    chosen = sorted(set(np.linspace(0, len(run.times) - 1, 4).round().astype(int)))
-    figure = plot.pyplot().figure(figsize=(3.0 * len(chosen) + 1, 5.2), layout="constrained")
-    x, span = step.grid().mT.reshape(3, *scene.shape).numpy(), max(float((v - 1).abs().max()) for v in run.volumes)
-    colours, lengths = ScalarMappable(Normalize(-span, span), "RdBu_r"), scene.body.lengths
-    axes = []
-    for k, i in enumerate(chosen):
-        ax = figure.add_subplot(1, len(chosen), k + 1, projection="3d")
-        at, volume = x + run.fields[i].numpy(), run.volumes[i].numpy() - 1
-        for axis in range(3):
-            for side in (0, -1):
-                face = np.take(at, side, axis + 1)
-                shade = colours.to_rgba(np.take(volume, side, axis))
-                ax.plot_surface(*face, facecolors=shade, rstride=2, cstride=2, edgecolor="0.3", lw=0.2, shade=False)
-        ax.set_title(f"load {run.times[i]:.2g}", y=1.12)
-        ax.set(xlabel="x (m)", ylabel="y (m)", xticks=[0, 1], yticks=[0, 1])
-        ax.set_box_aspect(lengths, zoom=1.05)  # type: ignore[arg-type]
-        ax.view_init(18, -60)
-        axes.append(ax)
-    axes[-1].set_zlabel("z (m)", labelpad=8)
-    figure.colorbar(colours, ax=axes, label="relative change of volume", shrink=0.6)
-    return figure

@@ -95,6 +95,8 @@ class Options(Common):
     """Of the layers below the head, as a factor of the mean diagonal (default: with the preset)."""
     resume: bool = False
     """Go on from the last state saved in --out."""
+    movie: bool = False
+    """Also write movie.gif, a frame for each output."""
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 from common import Common, Positive, Range, Refused, asked, make_room
-from neural_pictures import pictures, write
+from neural_pictures import film, pictures, write
 from torch import Tensor
 from tqdm import tqdm
 
@@ -59,9 +59,11 @@ class Neural(Common):
     """Go on with new weights where steps become short."""
     resume: bool = False
     """Go on from the last state saved in --out."""
+    movie: bool = False
+    """Also write movie.gif, a frame for each output."""
 
 
-WRITTEN = ("fields.nc", "state.safetensors", "error.png", "fields.png", "summary.json")
+WRITTEN = ("fields.nc", "state.safetensors", "error.png", "fields.png", "movie.gif", "summary.json")
 SIZE: Mapping[str, Any] = dict(width=12, depth=3, omega=2.0, epsilon=1e-8, tolerance=1e-6, samples=2.0, iterations=300)
 """Of networks and their training, where a case does not say otherwise."""
 
@@ -204,7 +206,7 @@ def marched(o: Neural, p: Problem, step: NeuralStep, out: Path) -> Run:
 
 def identity(o: Any) -> dict[str, str]:
     """Options that a run which goes on must share with the one that was interrupted."""
-    return {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "overwrite", "out")}
+    return {n: str(v) for n, v in asdict(o).items() if n not in ("resume", "overwrite", "out", "movie")}
 
 
 def keep(path: Path, run: Any, state: State, about: Mapping[str, str]) -> None:
@@ -312,6 +314,8 @@ def finish(o: Neural, out: Path, p: Problem, step: NeuralStep, beside: Callable[
     table(rows, results, p)
     write(out, p, run)
     pictures(out, p, run)
+    if o.movie:
+        film(out, p, run)
     return results
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -320,8 +320,6 @@ def ranks(counts, labels: Sequence[str]):
 
 def movie(da: xr.DataArray, path: Path, frames_per_second: int = 12) -> None:
     """Animated GIF of ``da (time, lev, y, x)``; its colour scales are those of the last time."""
-    from matplotlib.animation import FuncAnimation, PillowWriter
-
     figure = maps(da.isel(time=-1))
     axes = figure.axes[: da.sizes["lev"]]
 
@@ -330,8 +328,15 @@ def movie(da: xr.DataArray, path: Path, frames_per_second: int = 12) -> None:
             ax.collections[0].set_array(layer)
         figure.suptitle(f"{da.attrs.get('long_name', da.name)}, {clock(da['time'][i])}")
 
+    film(figure, draw, da.sizes["time"], path, frames_per_second)
+
+
+def film(figure, draw: Callable[[int], Any], frames: int, path: Path, frames_per_second: int = 12) -> None:
+    """Animated GIF of a figure, which ``draw`` changes to show a frame; the figure is closed."""
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
     with replacing(path) as partial:
-        FuncAnimation(figure, draw, frames=da.sizes["time"]).save(partial, PillowWriter(frames_per_second), dpi=70)
+        FuncAnimation(figure, draw, frames=frames).save(partial, PillowWriter(frames_per_second), dpi=70)
     pyplot().close(figure)
 
 

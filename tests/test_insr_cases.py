@@ -7,8 +7,11 @@ import math
 from dataclasses import replace
 from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
+from PIL import Image
 
 import sciml as sm
 from sciml.files import load_tensors
@@ -37,6 +40,28 @@ def test_a_run_goes_on_where_it_was_interrupted(call, tmp_path, monkeypatch, neu
     errors = [json.loads((tmp_path / n / "summary.json").read_text())["results"]["errors"] for n in ("whole", "part")]
     assert errors[0] == errors[1]
     assert len(errors[0]) == 25
+
+
+@pytest.mark.parametrize(
+    ("case", "arguments"),
+    [
+        ("insr_advection", ["--end", "1"]),
+        ("insr_taylor_green", ["--end", "0.5"]),
+        ("insr_elastic", ["--scene", "stretch"]),
+        ("insr_elastic", ["--scene", "twist", "--iterations", "3", "--tolerance", "0.5"]),
+    ],
+)
+def test_a_film_has_a_frame_for_each_output(case, arguments, call, tmp_path):
+    """Of lines, of maps, of a plane and of a solid body; the frames differ."""
+    line = ["--preset", "quick", "--width", "6", *(["--iterations", "10"] if "twist" not in arguments else [])]
+    assert call(*line, *arguments, "--movie", "--out", tmp_path, case=case).status == 0
+    with xr.open_dataset(tmp_path / "fields.nc") as ds, Image.open(tmp_path / "movie.gif") as film:
+        assert film.n_frames == ds.sizes["time"]
+        frames = []
+        for i in (0, film.n_frames - 1):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("L"), float)[film.height // 5 :])
+    assert np.abs(frames[1] - frames[0]).mean() > 0.5
 
 
 def test_a_run_goes_on_with_its_own_options_only(call, tmp_path):
