@@ -64,7 +64,8 @@ class Neural(Common):
 
 
 WRITTEN = ("fields.nc", "state.safetensors", "error.png", "fields.png", "movie.gif", "summary.json")
-SIZE: Mapping[str, Any] = dict(width=12, depth=3, omega=2.0, epsilon=1e-8, tolerance=1e-6, samples=2.0, iterations=300)
+SIZE: Mapping[str, Any] = dict(width=12, depth=3, omega=2.0, epsilon=1e-8, tolerance=1e-6, samples=2.0, iterations=300,
+                               projected=False)  # fmt: skip
 """Of networks and their training, where a case does not say otherwise."""
 
 
@@ -286,7 +287,7 @@ def solved(o: Neural, out: Path, p: Problem, size: Mapping[str, Any], others: Se
     net = siren(o, size, p, len(p.form(p.equation).fields))
     samples = round(size["samples"] * count(net))
     step = sm.insr(p.equation, net, spacing(o, p), method(o, size), form=p.form, samples=samples,
-                   iterations=size["iterations"])  # fmt: skip
+                   iterations=size["iterations"], projected=size["projected"])  # fmt: skip
     return finish(o, out, p, step, lambda run: [*rivals(p, run.weights, run.fit + run.march), *others])
 
 
@@ -304,7 +305,9 @@ def spacing(o: Neural, p: Problem) -> float:
 def finish(o: Neural, out: Path, p: Problem, step: NeuralStep, beside: Callable[[Run], list[Row]]) -> dict[str, Any]:
     """March, compare, write; the numbers."""
     run = marched(o, p, step, out)
-    rows = [Row(f"neural field, {run.weights} weights", run.weights, run.errors[-1], run.fit + run.march), *beside(run)]
+    still = ratio(p.error(p.seen(p.equation, p.truth(0.0)), p.end))
+    rows = [Row(f"neural field, {run.weights} weights", run.weights, run.errors[-1], run.fit + run.march), *beside(run),
+            Row("the start, kept as it is", 0, still, 0.0)]  # fmt: skip
     norms = np.array([p.error(f, t) for f, t in zip(run.fields, run.times, strict=True)])
     results = {"weights": run.weights, "error": run.errors[-1], "errors": run.errors, "fit_error": run.errors[0],
                "error_over_time": float(np.linalg.norm(norms[:, 0]) / np.linalg.norm(norms[:, 1])),

@@ -34,9 +34,11 @@ def pictures(out: Path, p: Problem, run: Run) -> None:
     plt = plot.pyplot()
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     ax.semilogy(run.times, run.errors, "o-", ms=3, label="error")
-    ax.semilogy(run.times, [n[3] for n in run.notes], "k--", label="its running estimate")
-    ax.semilogy(run.times[1:], [n[0] for n in run.notes[1:]], "k:", label="residual of least squares")
-    ax.set(xlabel="time", ylabel=f"relative error of {p.name}")
+    estimates = [n[3] for n in run.notes]
+    if np.isfinite(estimates[1:]).any():  # they are, where least squares measure an error
+        ax.semilogy(run.times, estimates, "k--", label="its running estimate")
+        ax.semilogy(run.times[1:], [n[0] for n in run.notes[1:]], "k:", label="residual of least squares")
+    ax.set(xlabel=f"time ({p.time_units})" if p.time_units != "1" else "time", ylabel=f"relative error of {p.name}")
     ax.legend()
     plot.save(figure, out / "error.png")
     shown = (lines if run.fields[0].shape[-2] == 1 else maps)(p, run)

@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,7 +17,6 @@ from sciml.insr.build import insr_on_sphere
 from sciml.insr.domain import Box, Sphere, shifted, stratified
 from sciml.insr.refit import SCHEMES, adam, refit, semi_lagrangian
 from sciml.insr.runge_kutta import BOGACKI_SHAMPINE, DORMAND_PRINCE, TABLEAUS, adapted
-from sciml.insr.solve import dual, levenberg_marquardt, orthogonal, primal
 from sciml.insr.step import size
 from sciml.insr.systems import momentum, primitives, series, strong
 from sciml.nn.encodings import Coordinates, Harmonics, strongest_waves
@@ -137,8 +135,10 @@ def test_vortices_stay_and_keep_their_energy():
     end = step(step(state))
     assert relative(step.sample(end, BOX_POINTS, [u, v]), step.sample(state, BOX_POINTS, [u, v])) < 1e-3
     assert relative(step.mean(end, [u * u + v * v]), before) < 1e-5
-    divergence = step.sample(end, BOX_POINTS, [dx(u) + dy(v)])
-    assert float(divergence.abs().max()) == 0.0, "by construction"
+    h, (across, up) = 1e-4, torch.eye(2, dtype=torch.float64)
+    east, west, north, south = (step.sample(end, BOX_POINTS + h * d, [u, v]) for d in (across, -across, up, -up))
+    divergence = ((east - west)[0] + (north - south)[1]) / (2 * h)
+    assert float(divergence.abs().max()) < 1e-6 * float((east - west)[0].abs().max()) / h
 
 
 BOX_POINTS = torch.rand(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -308,39 +308,15 @@ def test_rows_at_rest_are_measured_by_the_others():
     assert size(torch.tensor([[3.0, 4.0], [0.0, 0.0]]).double())[1] == pytest.approx(math.sqrt(12.5))
 
 
-# -- solvers ---------------------------------------------------------------------------------------------------------
-def test_linear_solvers_agree_with_numpys():
-    """With the regularisation as further rows, for more samples than weights and (dual) fewer."""
-    draw = torch.Generator().manual_seed(0)
-    for n, solvers in ((30, (primal, dual, orthogonal)), (7, (dual, orthogonal))):
-        J, f = (torch.randn(n, *k, dtype=torch.float64, generator=draw) for k in ((10,), ()))
-        ridge = math.sqrt(1e-3 * float(J.square().sum()) / 10)
-        rows = np.concatenate([J.numpy(), ridge * np.eye(10)])
-        expected = torch.from_numpy(np.linalg.lstsq(rows, np.append(f.numpy(), np.zeros(10)), rcond=None)[0])
-        for solve in solvers:
-            assert relative(solve(J, f, 1e-3), expected) < 1e-10
-    with pytest.raises(ValueError, match="7 samples do not fix 10"):
-        primal(J, f, 1e-3)
-
-
-def test_nonlinear_least_squares_of_rosenbrock():
-    """Zero at (1, 1), from the usual start."""
-
-    def residual(p):
-        x, y = p
-        r = torch.stack([10 * (y - x**2), 1 - x])
-        return r, torch.tensor([[-20 * float(x), 10.0], [-1.0, 0.0]], dtype=torch.float64)
-
-    fit = levenberg_marquardt(residual, torch.tensor([-1.2, 1.0], dtype=torch.float64), 200, tolerance=1e-12)
-    assert relative(fit.theta, torch.ones(2, dtype=torch.float64)) < 1e-10
-    assert fit.error <= 1e-12
-    assert fit.iterations < 100
-
-
 # -- refusals --------------------------------------------------------------------------------------------------------
 def test_impossible_settings_are_refused():
     eq = sm.equation.Burgers(grid=LINE, nu=0.05)
     net = sinusoid()
+    rough = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(0)).double()
+
+    def projecting(step):
+        return replace(step, advance=refit(SCHEMES["implicit_midpoint"]))
+
     cases = {
         "2 outputs": lambda: sm.insr(eq, Siren(LINE, 2, (8,)), 0.1),
         "do not fix": lambda: sm.insr(eq, net, 0.1, samples=20),
@@ -352,6 +328,8 @@ def test_impossible_settings_are_refused():
         "tendencies given": lambda: momentum(sm.equation.Vorticity(grid=BOX).with_tendency(lambda e, z, t: z)),
         "terms of vorticity": lambda: momentum(sm.equation.Vorticity(grid=BOX, force=torch.zeros(32, 32))),
         "not finite everywhere": lambda: sm.insr(eq, net, 0.1).init(torch.full((1, 1, 64), math.nan)),
+        "leaves .*% of it": lambda: sm.insr(eq, Siren(LINE, 1, (4,)), 0.1, samples=100, iterations=1).init(rough),
+        "a gradient to project out": lambda: projecting(vortices()[0])(vortices()[1]),
         "must give": lambda: sm.insr(eq, net, 0.1).init(lambda x: x),
     }
     for message, call in cases.items():

@@ -53,7 +53,7 @@ def test_a_run_goes_on_where_it_was_interrupted(call, tmp_path, monkeypatch, neu
 )
 def test_a_film_has_a_frame_for_each_output(case, arguments, call, tmp_path):
     """Of lines, of maps, of a plane and of a solid body; the frames differ."""
-    line = ["--preset", "quick", "--width", "6", *(["--iterations", "10"] if "twist" not in arguments else [])]
+    line = ["--preset", "quick", "--width", "6", *(["--iterations", "30"] if "twist" not in arguments else [])]
     assert call(*line, *arguments, "--movie", "--out", tmp_path, case=case).status == 0
     with xr.open_dataset(tmp_path / "fields.nc") as ds, Image.open(tmp_path / "movie.gif") as film:
         assert film.n_frames == ds.sizes["time"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from sciml.insr.weights import weights
 def insr(
     equation: Equation, net: NeuralField, dt: float, method: Advance | None = None, *,
     form: Callable[..., System] = strong, samples: int | None = None, domain: Domain | None = None,
-    iterations: int = 300,
+    iterations: int = 300, projected: bool = False,
 ) -> NeuralStep:  # fmt: skip
     """A neural field as the spatial discretisation of an equation: no mesh, no training data (Chen et al. 2023, ICML).
 
@@ -39,10 +40,13 @@ def insr(
     method : how weights advance (default: :func:`~sciml.insr.tangent.tangent`, or :func:`~sciml.insr.refit.refit`),
         also within :func:`~sciml.insr.restart.restarting`, :func:`~sciml.insr.refined.refined` or
         :func:`~sciml.insr.splitting.strang`
-    form : :func:`~sciml.insr.systems.strong`, or :func:`~sciml.insr.systems.momentum` for two-dimensional flow
+    form : :func:`~sciml.insr.systems.strong`, or :func:`~sciml.insr.systems.momentum` for two-dimensional flow that is
+        nearly steady (energy is kept; where vortices move its steps are short)
     samples : nodes of the quadrature (default: twice the weights), at least as many as weights over rows
     domain : where nodes lie (default: midpoints of even cells of the equation's grid)
     iterations : at most, of the fit of the start
+    projected : whether the fit ends by variable projection, which gets far nearer to a start that the network can hold
+        and costs no more; rough ones gain nothing
 
     Examples
     --------
@@ -62,7 +66,8 @@ def insr(
         own = equation.fields(equation.init(fields))
         return lambda x: lambda name, m, n: series(grid, own[name], m, n, x)
 
-    return built(system, net, domain or Box(grid), dt, method, samples, source, output, iterations)
+    step = built(system, net, domain or Box(grid), dt, method, samples, source, output, iterations)
+    return replace(step, projected=projected)
 
 
 def insr_on_sphere(

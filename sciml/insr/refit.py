@@ -7,6 +7,7 @@ started from :math:`\theta_n` (Chen et al. 2023, ICML, eq. 4, where it is Adam's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -82,7 +83,7 @@ SCHEMES = {"explicit_euler": explicit_euler, "implicit_euler": implicit_euler, "
 
 def semi_lagrangian(velocity: Callable[[Before, Tensor], Tensor]) -> Scheme:
     """``L(u)(x) = L(u_n)(X)`` with X where the flow ``(before, positions) -> (n, 2)`` comes from, by the midpoint rule:
-    exact in time in a uniform flow, second order in a steady one."""
+    exact in time in a uniform flow, second order in a steady one. Of an equation's terms this is advection alone."""
 
     def scheme(before: Before, dt: float) -> Residual:
         middle = before.x - dt / 2 * velocity(before, before.x)
@@ -97,9 +98,14 @@ def semi_lagrangian(velocity: Callable[[Before, Tensor], Tensor]) -> Scheme:
 # -- the fit ---------------------------------------------------------------------------------------------------------
 def refit(scheme: Scheme, iterations: int = 20, tolerance: float = 1e-10, damping: float = 1e-8) -> Advance:
     """Weights by Levenberg and Marquardt's method on a scheme's residual, until its root mean square relative to L(u)
-    is ``tolerance`` or no step makes it smaller."""
+    is ``tolerance`` or no step makes it smaller. There is no estimate of the error, as that in time is not known.
+
+    Raises ``ValueError`` for implicit schemes of systems that measure no residual (``momentum``, the sphere): least
+    squares would make the gradient that these project out small, and with it the flow.
+    """
 
     def advance(step: NeuralStep, state: State, x: Tensor, root: Tensor) -> tuple[Tensor, list[float]]:
+        solvable(step, scheme)
         before = Before(step, state, x)
         wanted, place = scheme(before, step.dt), step.domain.jet(x, step.system.order)
         factor = root / size(before.left(before.jet))[:, None]
@@ -109,7 +115,7 @@ def refit(scheme: Scheme, iterations: int = 20, tolerance: float = 1e-10, dampin
             return (values * factor).flatten(), (J * factor[..., None]).flatten(0, 1)
 
         fit = levenberg_marquardt(residual, state.z, iterations, tolerance, damping)
-        return fit.theta, [fit.error, step.dt, fit.iterations, fit.error]
+        return fit.theta, [fit.error, step.dt, fit.iterations, math.nan]
 
     return advance
 
@@ -122,6 +128,7 @@ def adam(
     but in float64)."""
 
     def advance(step: NeuralStep, state: State, x: Tensor, root: Tensor) -> tuple[Tensor, list[float]]:
+        solvable(step, scheme)
         net, old = put(step.net, state.z), put(deepcopy(step.net), state.z)
         draw = torch.Generator().manual_seed(round(state.time / step.dt))
         optimiser = torch.optim.Adam(net.parameters(), lr=lr)
@@ -140,9 +147,16 @@ def adam(
             if optimiser.param_groups[0]["lr"] <= 1.1e-8:
                 break
         missing = float(loss.detach().sqrt())
-        return weights(net), [missing, step.dt, made, step.dt * missing / float(before.left(before.jet).norm())]
+        return weights(net), [missing, step.dt, made, math.nan]
 
     return advance
+
+
+def solvable(step: NeuralStep, scheme: Scheme) -> None:
+    """Refuse what a fit would get wrong."""
+    if not step.system.measures and scheme is not explicit_euler:
+        raise ValueError("this form leaves a gradient to project out, which an implicit fit would take for an error; "
+                         "use the strong form, tangent, or explicit_euler")  # fmt: skip
 
 
 def uniform(step: NeuralStep, n: int, draw: torch.Generator) -> Tensor:

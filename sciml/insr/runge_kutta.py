@@ -48,7 +48,7 @@ GAUSS_2 = Tableau(((1 / 4, 1 / 4 - 3**0.5 / 6), (1 / 4 + 3**0.5 / 6, 1 / 4)), (1
 """Gauss and Legendre's of fourth order (Hairer, Lubich & Wanner 2006, section II.1.3)."""
 TABLEAUS = {"euler": EULER, "midpoint": MIDPOINT, "rk4": RK4, "bogacki_shampine": BOGACKI_SHAMPINE,
             "dormand_prince": DORMAND_PRINCE, "gauss_1": GAUSS_1, "gauss_2": GAUSS_2}  # fmt: skip
-ITERATIONS = 50
+ITERATIONS, STILL = 50, 1e-5
 
 
 def stepped(tableau: Tableau, f: Slope, theta: Tensor, t: float, h: float) -> tuple[Tensor, Tensor | None]:
@@ -74,9 +74,10 @@ def implicit_slopes(tableau: Tableau, f: Slope, total, theta: Tensor, t: float, 
         new = [f(theta + total(row, slopes), t + h * sum(row)) for row in tableau.a]
         before, change = change, max(float((a - b).norm() / b.norm()) for a, b in zip(new, slopes, strict=True))
         slopes = new
-        if change < 1e-10 or before / 2 < change < 1e-7:
+        if change < 1e-10 or before / 2 < change < STILL:
             return slopes
-    raise FloatingPointError(f"the stages of an implicit method still change by {change:.1g}; use a smaller dt")
+    raise FloatingPointError(f"the stages of an implicit method still change by {change:.1g}; use a smaller dt or a "
+                             "larger epsilon")  # fmt: skip
 
 
 def adapted(

@@ -33,11 +33,15 @@ def dual(J: Tensor, f: Tensor, epsilon: float) -> Tensor:
 
 def orthogonal(J: Tensor, f: Tensor, epsilon: float) -> Tensor:
     """By Householder reflections of J on top of its regularisation, which does not square the condition number."""
+    q, r = torch.linalg.qr(stacked(J, epsilon))
+    return torch.linalg.solve_triangular(r, (q[: len(J)].mT @ f)[:, None], upper=True)[:, 0]
+
+
+def stacked(J: Tensor, epsilon: float) -> Tensor:
+    """J on top of its regularisation, ``(n + P, P)``."""
     P = J.shape[1]
     root = (epsilon * J.square().sum() / P).sqrt()
-    both = torch.cat([J, root * torch.eye(P, dtype=J.dtype, device=J.device)])
-    q, r = torch.linalg.qr(both)
-    return torch.linalg.solve_triangular(r, (q[: len(J)].mT @ f)[:, None], upper=True)[:, 0]
+    return torch.cat([J, root * torch.eye(P, dtype=J.dtype, device=J.device)])
 
 
 def cholesky_solve(gram: Tensor, right: Tensor, epsilon: float, ridge: Tensor | float = 0.0) -> Tensor:
@@ -71,23 +75,36 @@ class Fit(NamedTuple):
 
 def levenberg_marquardt(
     residual: Callable[[Tensor], tuple[Tensor, Tensor]], theta: Tensor, iterations: int, tolerance: float = 0.0,
-    damping: float = 1e-3, least: float = 1e-15,
+    damping: float = 1e-3, least: float = 1e-15, linear: Tensor | None = None,
 ) -> Fit:  # fmt: skip
     """Least ``|r(theta)|^2`` of ``residual(theta) -> r (n,), J (n, P)``, until ``|r|`` is ``tolerance``.
 
     The damping, relative as everywhere here, is a third after a step that helps and four times after one that does not
     (More 1978); the search ends where damping no longer helps.
+
+    Where r is linear in some weights, a mask ``linear (P,)``, these are always the best for the others, which move to
+    remove what those cannot: variable projection (Golub & Pereyra 1973, SIAM J. Numer. Anal. 10, 413; Kaufman 1975, BIT
+    15, 49). It goes straight where plain steps follow a narrow valley, at two Jacobians a step, but far from a fit it
+    may end in a poor one with very large linear weights: begin without.
     """
+    free = slice(None) if linear is None else ~linear
     r, J = residual(theta)
+    if linear is not None:
+        theta = with_best(theta, r, J, linear)[0]
+        r, J = residual(theta)
     cost, made = r.square().sum(), 0
     if not bool(torch.isfinite(cost)):
         raise FloatingPointError("the residual at the start of a fit is not finite")
     for made in range(1, iterations + 1):  # noqa: B007
-        gram, slope = J.mT @ J, J.mT @ r
+        K = J if linear is None else beyond(J, linear)
+        gram, slope = K.mT @ K, K.mT @ r
         for _ in range(12):
             try:
-                tried = theta - cholesky_solve(gram, slope, damping)
+                tried = theta.clone()
+                tried[free] -= cholesky_solve(gram, slope, damping)
                 new, jacobian = residual(tried)
+                if linear is not None:
+                    tried, new = with_best(tried, new, jacobian, linear)
                 lower = bool(new.square().sum() < cost)
             except FloatingPointError:
                 lower = False
@@ -96,8 +113,27 @@ def levenberg_marquardt(
             damping *= 4
         else:
             break
-        theta, r, J, cost = tried, new, jacobian, new.square().sum()
-        damping = max(damping / 3, least)
+        theta, r, J = tried, new, jacobian if linear is None else residual(tried)[1]
+        cost, damping = r.square().sum(), max(damping / 3, least)
         if float(cost.sqrt()) <= tolerance:
             break
     return Fit(theta, float(cost.sqrt()), made)
+
+
+RIDGE = 1e-26
+"""of linear weights: a column that is zero, or a sum of others, does no harm"""
+
+
+def with_best(theta: Tensor, r: Tensor, J: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights with the best of those in which r is linear, and the residual then."""
+    if not bool(torch.isfinite(J).all() & torch.isfinite(r).all()):
+        raise FloatingPointError("the residual is not finite")
+    change, theta = orthogonal(J[:, linear], r, RIDGE), theta.clone()
+    theta[linear] -= change
+    return theta, r - J[:, linear] @ change
+
+
+def beyond(J: Tensor, linear: Tensor) -> Tensor:
+    """Columns of the other weights, less what columns of linear ones can make of them."""
+    q = torch.linalg.qr(stacked(J[:, linear], RIDGE))[0][: len(J)]
+    return J[:, ~linear] - q @ (q.mT @ J[:, ~linear])

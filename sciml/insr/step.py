@@ -29,6 +29,8 @@ made]``"""
 Source = Callable[[Tensor], Callable[[Tensor], Derivative]]
 """``fields on the grid -> positions -> derivatives (name, m, n) there``"""
 
+MOST = 1 / 3
+"""That a fit of a start may leave, of u and L(u) together."""
 LARGEST = 1e8
 """Of a weight; fields are scaled, so that useful ones are at most of the order of hundreds."""
 
@@ -56,13 +58,15 @@ class NeuralStep:
     iterations: int
     start: Tensor
     """weights that :meth:`init` begins with"""
+    projected: bool = False
+    """whether fits end by variable projection, see :func:`~sciml.insr.solve.levenberg_marquardt`"""
 
     # -- the three functions of a step -------------------------------------------------------------------------------
     def init(self, fields: Tensor | Callable[[Tensor], Tensor], time: float = 0.0, seed: int = 0) -> State:
         """Weights fitted to fields ``(n, ny, nx)`` on the grid, what the equation steps, or to a function of torch
         ``positions (n, d) -> (outputs, n)`` of what the network holds; both to u and to L(u).
 
-        Raises ``ValueError`` for values that are not finite.
+        Raises ``ValueError`` for values that are not finite, and where the fit leaves a third of them.
         """
         generator = torch.Generator(self.net.head.weight.device).manual_seed(seed)
         x, root = self.nodes(generator)
@@ -74,6 +78,9 @@ class NeuralStep:
             raise ValueError("the start is not finite everywhere")
         scale = size(u)
         fit = self.fitted(self.start, u, rows, x, root, coords, scale)
+        if not fit.error < MOST:
+            raise ValueError(f"the fit of the start leaves {fit.error:.0%} of it; use more iterations or weights, or a "
+                             "smaller omega")  # fmt: skip
         notes = fit.theta.new_tensor([fit.error, self.dt, fit.iterations, fit.error])
         return State(fit.theta, float(time), (scale, notes), generator.get_state())
 
@@ -150,7 +157,13 @@ class NeuralStep:
             found, J = jacobian(put(self.net, theta), place, whole)
             return ((found - target) * factor).flatten(), (J * factor[..., None]).flatten(0, 1)
 
-        return levenberg_marquardt(residual, theta, self.iterations)
+        if not self.projected:
+            return levenberg_marquardt(residual, theta, self.iterations)
+        named = self.net.named_parameters()
+        head = torch.cat([torch.full((p.numel(),), name.startswith("head.")) for name, p in named]).to(theta.device)
+        first = levenberg_marquardt(residual, theta, max(1, self.iterations // 3))
+        last = levenberg_marquardt(residual, first.theta, self.iterations // 3, linear=head)
+        return last._replace(iterations=first.iterations + 2 * last.iterations)
 
     def restarted(self, state: State) -> State:
         """The same field by weights that begin anew, where marching has made them ill-conditioned (Finzi et al. 2023,

@@ -40,7 +40,7 @@ def tangent(
     epsilon : regularisation, relative
     tolerance : largest error of a step, root mean square of L(u) relative to that of L(u)
     moving : only so many weights move in a step, drawn anew for each (Berman & Peherstorfer 2023); all by default
-    conserve : densities, as expressions in the network's fields, whose means do not change
+    conserve : densities, as expressions in the network's fields, whose means change by the error in time alone
 
     Examples
     --------
@@ -80,7 +80,7 @@ def tangent(
         else:
             z = stepped(tableau, slope, z, state.time, step.dt)[0]
         made = float(z[-1]) + sum(e for e in in_time if e <= tolerance)
-        return z[:-1], [max(residuals), h, len(residuals), made if step.system.measures else math.nan]
+        return z[:-1], [max(residuals), h, len(residuals), made if step.system.measures and tableau.error else math.nan]
 
     return advance
 
