@@ -34,7 +34,7 @@ GRIDS = {
     ("hybrid", "imperfect"): {"radius": (25e3, 30e3), "inflation": (1.05, 1.1), "network_weight": (0.4, 0.7)},
     ("4dvar", "perfect"): {"lag": (3, 4), "model_error": (0.0,)},
     ("fuxida4dvar", "perfect"): {"lag": (2, 3), "iterations": (3, 6)},
-    ("4dvar", "imperfect"): {"lag": (1, 2), "model_error": (0.0, 0.3)},
+    ("4dvar", "imperfect"): {"lag": (2, 3), "model_error": (0.0, 0.3, 0.6)},
 }
 
 

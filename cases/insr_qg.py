@@ -9,7 +9,7 @@ it the same with as many numbers as the network has weights, and the start kept 
 and drag, psi_1 = psi_2 = cos(k x + l y - w t) with w = -beta k / (k^2 + l^2), is exact for the nonlinear equations.
 
 Expected (PV of both layers, L2, relative): 1e-2 after ten days with 658 weights, a twelfth of the truth's numbers; the
-wave to 1e-6 with 450 weights. Run time on one core: quick 20 s, default 2 minutes, full 8 minutes.
+wave 1e-6 to 5e-6 with 450 weights. Run time on one core: quick 20 s, default 2 (wave 5) minutes, full 8 minutes.
 
 Writes fields.nc, state.safetensors, error.png, fields.png and summary.json.
 """

@@ -242,8 +242,8 @@ def run_row(row: Row, seed: int, one: Twin, climate: Tensor) -> tuple[float, flo
 
 
 def meets(found: np.ndarray, reference: float) -> bool:
-    """Whether the mean over seeds is within 0.02 or 5 % of the reference, or better."""
-    return bool(found.mean() <= reference + max(0.02, 0.05 * reference))
+    """Whether the mean over seeds is within 0.02 or 5 % of the reference, on either side."""
+    return bool(abs(found.mean() - reference) <= max(0.02, 0.05 * reference))
 
 
 # -- output ----------------------------------------------------------------------------------------------------------

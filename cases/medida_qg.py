@@ -351,7 +351,9 @@ def run(o: Options, out: Path) -> dict[str, Any]:
         numbers["forecast"] = errors
     verdict = "the right terms" if numbers["right terms"] else "not the right terms"
     largest = numbers["largest error (%)"]
-    print(f"{verdict}, coefficients within {largest:.3g} %" if np.isfinite(largest) else f"{verdict}: there are none")
+    counted = {w: sum(not t[w] for t in numbers["terms"].values()) for w in ("found", "true")}
+    print(f"{verdict}, coefficients within {largest:.3g} %" if np.isfinite(largest)
+          else f"{verdict}: {counted['found']} missed, {counted['true']} false")  # fmt: skip
     return numbers
 
 

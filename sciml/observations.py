@@ -21,8 +21,11 @@ FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "ti
 """Meanings of ``qc``: 0 is the first, and so on."""
 QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
 EVERY = ("value", "sigma", "channel", "platform", "qc")
-FILLS = (-999.0, -9999.0, -99999.0, -999999.0, -32768.0, -32767.0, -2147483648.0, 9999.0, 99999.0, 32767.0)
+FILLS = (-99.9, -99.99, -999.0, -999.9, -9999.0, -9999.9, -99999.0, -999999.0, -32768.0, -32767.0, -2147483648.0,
+         9999.0, 99999.0, 32767.0, 214748.3647)  # fmt: skip
 """Numbers that stand for nothing even where a file does not say so."""
+LIMITS = {"m": 150.0, "K": 400.0, "m s-1": 100.0}
+"""Of what is measured on Earth, in either direction, by unit."""
 MIXED = {"units": "1", "comment": "in channel_units of the channel"}
 """Attributes of measured variables where channels have several units."""
 
@@ -164,7 +167,8 @@ def check(
     """Flag what cannot be used: missing values or places, sigmas that are not positive (or a thousandth of their
     channel's), times outside ``(start, end]``, places outside ``box = (west, east, south, north)``, values more than
     ``gross`` robust standard deviations (or sigmas) from the median of their channel, such as undeclared fill values,
-    times that run backwards within a platform (as few as possible), and what is there twice.
+    times that run backwards within a platform (as few as possible), and what is there twice. Numbers of :data:`FILLS`
+    and beyond :data:`LIMITS` are gross errors first, so that many of them do not move the median.
 
     ``usual`` gives mean and standard deviation of channels, as a climatology has them: values farther than
     :data:`FAR` times ``sqrt(std^2 + sigma^2)`` from the mean are gross errors, too.
@@ -194,8 +198,11 @@ def check(
         with np.errstate(invalid="ignore"):
             nowhere |= (np.abs(here[0]) > 720) | (np.abs(here[1]) > 90)
     flag(~np.isfinite(value) | timeless | nowhere, "missing")
-    flag((np.isin(value, FILLS) | (np.abs(value) >= 1e10)) & np.isfinite(gross), "gross_error")
-    with np.errstate(invalid="ignore"):
+    own_units = units_of(obs)
+    with np.errstate(invalid="ignore", over="ignore"):
+        fill = np.isin(value.astype(np.float32), np.array(FILLS, np.float32)) | (np.abs(value) >= 1e10)
+        limit = np.array([LIMITS.get(own_units[name], np.inf) for name in known] or [np.inf])[channel]
+        flag((fill | (np.abs(value) > limit)) & np.isfinite(gross), "gross_error")
         flag(~((sigma > 0) & np.isfinite(sigma)), "bad_sigma")
         if start is not None:
             flag(~timeless & ~(time > start), "outside_window")
@@ -211,13 +218,14 @@ def check(
             flag(across | (here[1] < south) | (here[1] > north), "outside_domain")
     for code in np.unique(channel):
         own = np.flatnonzero((channel == code) & (qc == 0))
+        mean, std = expected.get(known[code], (0.0, np.inf))
+        flag(among(own, np.abs(value[own] - mean) > FAR * np.hypot(std, sigma[own])), "gross_error")
+        own = own[qc[own] == 0]
         if own.size >= FEW:
             typical = float(np.median(sigma[own]))
             flag(among(own, (sigma[own] > 1e6 * typical) | (sigma[own] < 1e-3 * typical)), "bad_sigma")
             off = np.abs(value[own] - np.median(value[own]))
             flag(among(own, off > gross * max(1.4826 * float(np.median(off)), typical)), "gross_error")
-        mean, std = expected.get(known[code], (0.0, np.inf))
-        flag(among(own, np.abs(value[own] - mean) > FAR * np.hypot(std, sigma[own])), "gross_error")
     for code in np.unique(obs["platform"].values):
         own = np.flatnonzero((obs["platform"].values == code) & (qc == 0))
         flag(among(np.delete(own, ascending(time[own])), True), "time_order")

@@ -147,6 +147,7 @@ def shortest_resolved(periods, wavelengths, resolved, least_t: float, least_x: f
 
 
 def desroziers(omb, oma, sigma) -> dict[str, float]:
-    """Error variances that departures imply, over those assumed (Desroziers et al. 2005, eq. 3): 1 where they agree."""
+    """Error variances that departures imply, over those assumed (Desroziers et al. 2005, eq. 3): 1 where they agree;
+    "innovation" is larger than 1 by what the background's errors add."""
     omb, oma, sigma = (np.asarray(a, dtype=float) for a in (omb, oma, sigma))
     return {"observation": float(np.mean(omb * oma / sigma**2)), "innovation": float(np.mean(omb**2 / sigma**2))}

@@ -280,6 +280,24 @@ def test_fills_are_gross_errors_where_they_are_most_values():
     assert counts(obs) == {"good": 40, "gross_error": 60}
 
 
+@pytest.mark.parametrize("fill", [-999.9, 214748.3647, -99.9, 1e4])
+@pytest.mark.parametrize(("good", "bad"), [(40, 60), (7, 1)])
+def test_undeclared_fills_do_not_reject_what_is_measured(fill, good, bad):
+    """Heights in m, where most are fills, and where there are too few for a median; in single precision as well."""
+    value = np.r_[np.random.default_rng(0).normal(0, 0.1, good), np.full(bad, fill)]
+    for kind in (np.float64, np.float32):
+        places = np.arange(float(len(value)))
+        made = observations(value.astype(kind), 0.02, places, places, 0 * places, channels=("ssh",), units=("m",))
+        assert counts(check(made)) == {"good": good, "gross_error": bad}
+
+
+def test_a_climatology_comes_before_the_median():
+    """Half and more are a number that no unit forbids."""
+    value = np.r_[np.random.default_rng(0).normal(0, 0.1, 40), np.full(60, 99.0)]
+    made = observations(value, 0.02, np.arange(100.0), np.arange(100.0), np.zeros(100), channels=("ssh",), units=("m",))
+    assert counts(check(made, usual={"ssh": (0.0, 0.1)})) == {"good": 40, "gross_error": 60}
+
+
 def test_departures_are_written_back():
     obs = with_departures(container(3), np.array([0.5, 1.0, 2.0]), np.zeros(3))
     assert obs["omb"].values.tolist() == [-0.5, 0.0, 0.0]

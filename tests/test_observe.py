@@ -179,7 +179,7 @@ def test_simulated_observations_have_the_error_they_state(rng):
 
 def test_windows_share_out_all_observations(rng):
     eq = equation()
-    H = operator(eq, Channel("ssh", ssh(1e-4), 0.02))
+    H = operator(eq, Channel("ssh", ssh(1e-6), 0.02))
     obs = simulate(
         H, [Instrument("b", points([1e5, 2e5], [1e5, 1e5], 0.7), H.channels)], some(eq, rng, 12), 0.0, 1.0, 0
     )

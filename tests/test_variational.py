@@ -27,7 +27,7 @@ def test_four_d_var_gradient_passes_the_taylor_test(model_error, rng):
     first = ssh_window(operator)
     later = Window(first.obs.assign_coords(time=first.obs["time"] + 3 * 3600.0), operator, 3 * 3600.0, 3600.0, 3)
     B = qg_covariance(eq)
-    g = FourDVar(B, model_error=model_error).model(step, start, (first, later))
+    g = FourDVar(B, lag=2, model_error=model_error).model(step, start, (first, later))
     d = torch.cat([w.value / w.sigma for w in (first, later)])
     v, p = (torch.randn(2, *B.shape, generator=rng, dtype=torch.float64) for _ in range(2))
     v.requires_grad_(True)
@@ -126,6 +126,8 @@ def test_only_strong_constraint_assimilates_the_newest_window_alone(step):
     B = Covariance(Linear().grid, torch.eye(N, dtype=torch.float64)[..., None, None])
     with pytest.raises(ValueError, match="newest is for strong constraint: leave model_error at 0"):
         FourDVar(B, 2, model_error=0.1, newest=True)
+    with pytest.raises(ValueError, match="with model_error lag must be at least 2"):
+        FourDVar(B, 1, model_error=0.1)
 
 
 def test_the_search_starts_where_the_cost_is_less(step):

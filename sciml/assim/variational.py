@@ -71,6 +71,9 @@ class FourDVar:
             raise ValueError(f"lag must be at least 1 and model_error not negative, got {self.lag}, {self.model_error}")
         if self.outer < 1 or self.inner < 1:
             raise ValueError(f"outer and inner must be at least 1, got {self.outer} and {self.inner}")
+        if self.lag == 1 and self.model_error:
+            raise ValueError("weak constraint changes the state where one window ends and the next begins: with "
+                             "model_error lag must be at least 2")  # fmt: skip
         if self.newest and self.model_error:
             raise ValueError("newest is for strong constraint: leave model_error at 0, or assimilate all windows")
 
