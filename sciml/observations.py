@@ -25,7 +25,7 @@ FILLS = (-99.9, -99.99, -999.0, -999.9, -9999.0, -9999.9, -99999.0, -999999.0, -
          9999.0, 99999.0, 32767.0, 214748.3647)  # fmt: skip
 """Numbers that stand for nothing even where a file does not say so."""
 LIMITS = {"m": 150.0, "K": 400.0, "m s-1": 100.0}
-"""Of what is measured on Earth, in either direction, by unit."""
+"""Of what is measured on Earth, in either direction, by unit (or a hundred sigmas, if these are more)."""
 MIXED = {"units": "1", "comment": "in channel_units of the channel"}
 """Attributes of measured variables where channels have several units."""
 
@@ -202,6 +202,7 @@ def check(
     with np.errstate(invalid="ignore", over="ignore"):
         fill = np.isin(value.astype(np.float32), np.array(FILLS, np.float32)) | (np.abs(value) >= 1e10)
         limit = np.array([LIMITS.get(own_units[name], np.inf) for name in known] or [np.inf])[channel]
+        limit = np.fmax(limit, 100 * sigma)
         flag((fill | (np.abs(value) > limit)) & np.isfinite(gross), "gross_error")
         flag(~((sigma > 0) & np.isfinite(sigma)), "bad_sigma")
         if start is not None:
