@@ -35,16 +35,11 @@ SIZES: dict[str, dict[str, Any]] = {
     "default": dict(width=16, omega=1.0, samples=1.2, iterations=200, tolerance=1e-5),
     "full": dict(width=24, omega=1.0, samples=1.2, iterations=400, tolerance=1e-5),
 }
+ONE_LAYER: dict[str, Any] = dict(depth=1, omega=1.0, samples=2.0, projected=True)
 WAVE: dict[str, dict[str, Any]] = {
-    "quick": dict(
-        width=32, depth=1, omega=1.0, samples=2.0, iterations=150, projected=True, epsilon=1e-11, tolerance=1e-7
-    ),
-    "default": dict(
-        width=64, depth=1, omega=1.0, samples=2.0, iterations=600, projected=True, epsilon=3e-13, tolerance=3e-9
-    ),
-    "full": dict(
-        width=64, depth=1, omega=1.0, samples=2.0, iterations=1200, projected=True, epsilon=1e-13, tolerance=1e-9
-    ),
+    "quick": dict(width=32, iterations=150, epsilon=1e-11, tolerance=1e-7, **ONE_LAYER),
+    "default": dict(width=64, iterations=600, epsilon=3e-13, tolerance=3e-9, **ONE_LAYER),
+    "full": dict(width=64, iterations=1200, epsilon=1e-13, tolerance=1e-9, **ONE_LAYER),
 }
 DAY, CRESTS = 86400.0, (1, 2)
 
