@@ -54,6 +54,7 @@ READ_BY = {
     "members": ("enkf", "etkf", "enkfn", "letkf"),
     "radius": ("letkf", "hybrid"),
     "inflation": ("enkf", "etkf", "letkf", "hybrid"),
+    "adaptive": ("letkf",),
     "hybrid_members": ("hybrid",),
     "network_weight": ("hybrid", "fuxida4dvar"),
     "lag": ("4dvar", "fuxida4dvar"),
@@ -125,7 +126,8 @@ def build(o: Options, s: Setting) -> dict[str, tuple[Callable[..., Analysed], sm
     many = sm.State(s.climate[order[: o.members]])
     space = sm.Space(grid, s.psi, eq.pv)
     inflation = o.tuned("inflation")
-    local = LETKF(space, o.tuned("radius"), inflation, every=2, seed=o.seed)
+    steady = 1.0 if o.adaptive and o.inflation is None else inflation
+    local = LETKF(space, o.tuned("radius"), steady, adaptive=o.adaptive, every=2, seed=o.seed)
     learned = {}
     if o.method in ("corr", "all"):
         learned["corr"] = (network(CORR[o.model], s.eq, o.model, blind=True), one)

@@ -53,8 +53,9 @@ from sciml.assim.cycle import Record, cycle
 from sciml.cluster import in_processes
 from sciml.data import attributes, coordinates, write_netcdf
 from sciml.files import refusing
+from sciml.foreign import grouped
 from sciml.observations import QC, check, concatenate, counts, with_departures, without
-from sciml.observe import Window, box_of, windows
+from sciml.observe import Window, windows
 
 DAY = testbed.DAY
 LEADS = 12
@@ -76,7 +77,7 @@ class Options(Common):
     observations: Path = DATA / "qg_satellite.nc"
     """Observation file, as data/make_qg_satellite.py writes it."""
     truth: Path | None = DATA / "qg_satellite_truth.nc"
-    """File with the truth, for scores only."""
+    """File with the truth, for scores only; None where there is none."""
     climatology: Path = DATA / "qg_satellite_climatology.nc"
     """File with snapshots of the model and its background covariance."""
     days: Positive | None = None
@@ -89,6 +90,8 @@ class Options(Common):
     """Localisation length of letkf and hybrid, m (default: as tuned for the model)."""
     inflation: Annotated[float, Range(0.1, 10)] | None = None
     """Factor of the anomalies after each analysis of an ensemble filter (default: as tuned for the model)."""
+    adaptive: Share = 0.0
+    """Rate at which the inflation of letkf follows the innovations, a factor from 0 to 1 (then --inflation is 1)."""
     hybrid_members: Annotated[int, Range(2, 10_000)] = 12
     """Size of the ensemble of hybrid."""
     network_weight: Share | None = None
@@ -128,7 +131,10 @@ def load(path: Path, what: str) -> xr.Dataset:
     if not path.exists():
         raise Refused(f"no {what} at {path}; make it with: python data/make_qg_satellite.py")
     with refusing(path), xr.open_dataset(path, decode_times=False, engine="netcdf4") as ds:
-        return ds.load()
+        found, groups = ds.load(), grouped(path)
+    if groups:
+        raise Refused(f"{path} has all its variables in groups ({', '.join(groups)}); write one to a file of its own")
+    return found
 
 
 def prepare(o: Options) -> Setting:
@@ -150,14 +156,14 @@ def prepare(o: Options) -> Setting:
         obs = without(obs, platform)
     z, B, A = statistics(o, eq, climate)
     truth = None if o.truth is None else true_states(o.truth, eq, n, length)
-    obs = check(obs, 0.0, n * length, box_of(eq.grid), usual=usual(H, z))
+    obs = check(obs, 0.0, n * length, eq.grid.box, usual=usual(H, z))
     if not (obs["qc"] == 0).any():
         raise Refused(f"none of the observations may be used; flags: {counts(obs) or 'there are none at all'}")
     cut = windows(obs, H, 0.0, step.dt, testbed.WINDOW, n)
     if truth is not None and not fits(truth, z.mean(0), windows(obs, H, 0.0, length, 1, n)):
         raise Refused(
             f"the truth in {o.truth} explains these observations no better than the climatological mean does; give "
-            "the one that they were made of with --truth, or --truth None"
+            "the one that they were made of with --truth"
         )
     return Setting(eq, step, cut, B, A, z, None if truth is None else truth[1:], obs)
 
@@ -266,18 +272,11 @@ def dataset(s: Setting, record: Record) -> xr.Dataset:
     data = {}
     for kind, z in (("background", record.background), ("analysis", record.analysis)):
         for name, values in (("q", eq.read(z)), ("psi", s.psi(z))):
-            data[f"{name}_{kind}"] = (
-                ("time", "lev", "y", "x"),
-                values.cpu().numpy().astype(np.float32),
-                attributes(name),
-            )
+            single = values.cpu().numpy().astype(np.float32)
+            data[f"{name}_{kind}"] = (("time", "lev", "y", "x"), single, attributes(name))
     if record.spread is not None:
-        spread = record.spread.cpu().numpy().astype(np.float32)
-        data["psi_spread"] = (
-            ("time", "lev", "y", "x"),
-            spread,
-            {"units": "m2 s-1", "long_name": "standard deviation of psi that the analysis states"},
-        )
+        about = {"units": "m2 s-1", "long_name": "standard deviation of psi that the analysis states"}
+        data["psi_spread"] = (("time", "lev", "y", "x"), record.spread.cpu().numpy().astype(np.float32), about)
     since = {"units": "s", "long_name": "time since the start of the run", "standard_name": "time", "axis": "T"}
     coords = coordinates(eq) | {"time": ("time", record.time.numpy(), since)}  # as those of observations
     return xr.Dataset(data, coords, {"Conventions": "CF-1.11", "title": "assimilation of satellite-like observations"})

@@ -79,6 +79,14 @@ def whole(path: Path) -> None:
         raise ValueError(f"it is cut short: {error}") from None
 
 
+def grouped(path: Path) -> list[str]:
+    """Groups of a file whose variables are all in groups."""
+    import netCDF4
+
+    with netCDF4.Dataset(path) as file:
+        return [] if file.variables else list(every_group(file))
+
+
 def every_group(file, above: str = "") -> Iterator[str]:
     """Paths of all groups in a file."""
     for name, group in file.groups.items():

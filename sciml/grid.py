@@ -86,6 +86,11 @@ class Grid:
         return self.Ly / self.ny
 
     @property
+    def box(self) -> tuple[float, float, float, float]:
+        """West, east, south and north edge, half a cell before the first points included."""
+        return self.x0 - self.dx / 2, self.x0 + self.Lx, self.y0 - self.dy / 2, self.y0 + self.Ly
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Points ``(ny, nx)``."""
         return self.ny, self.nx

@@ -325,11 +325,25 @@ def with_departures(obs: xr.Dataset, background: np.ndarray, analysis: np.ndarra
 
 
 # -- gridded view ----------------------------------------------------------------------------------------------------
+def within(grid: Grid, x: np.ndarray, y: np.ndarray) -> None:
+    """Refuse places outside the box: taken modulo its lengths they would stand for another place."""
+    west, east, south, north = grid.box
+    outside = ~((x >= west) & (x <= east) & (y >= south) & (y <= north))
+    if outside.any():
+        i = np.flatnonzero(outside)[0]
+        raise ValueError(
+            f"{outside.sum()} of {len(x)} observations lie outside the box, such as x = {x[i]:g}, y = {y[i]:g}: it is "
+            f"{west:g} to {east:g} by {south:g} to {north:g}; flag them with observations.check, or take places modulo "
+            "its lengths where the flow is periodic"
+        )
+
+
 def gridded(obs: xr.Dataset, grid: Grid, start: float, end: float, frames: int = 1) -> xr.Dataset:
     """Good observations of ``(start, end]`` in cells of a periodic grid, ``(frame, channel, y, x)``.
 
     ``value`` is the mean weighted by ``1 / sigma^2``, ``mask`` says where there is one, ``count`` how many, ``sigma``
-    is ``(sum 1 / sigma_i^2)^(-1/2)``, ``age`` the mean time before ``end`` [s]; all are 0 where there is none.
+    is ``(sum 1 / sigma_i^2)^(-1/2)``, ``age`` the mean time before ``end`` [s]; all are 0 where there is none. Raises
+    ``ValueError`` for places outside the grid's box.
     """
     if frames < 1 or not end > start:
         raise ValueError(f"a gridded view needs frames >= 1 and end > start, got {frames}, {start:g} and {end:g}")
@@ -337,6 +351,7 @@ def gridded(obs: xr.Dataset, grid: Grid, start: float, end: float, frames: int =
         raise ValueError("a gridded view needs observations with x and y")
     used = good(obs, sound=True)
     used = used.isel(obs=np.flatnonzero((used["time"].values > start) & (used["time"].values <= end)))
+    within(grid, used["x"].values, used["y"].values)
     time = used["time"].values
     frame = np.clip(np.ceil((time - start) / (end - start) * frames).astype(int) - 1, 0, frames - 1)
     column = np.round((used["x"].values - grid.x0) / grid.dx).astype(int) % grid.nx

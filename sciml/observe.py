@@ -20,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from sciml.grid import Grid
-from sciml.observations import check, counts, good, names, understood, units_of
+from sciml.observations import check, counts, good, names, understood, units_of, within
 
 Quantity = Callable[[Tensor], Tensor]
 GRAVITY = 9.81
@@ -189,6 +189,7 @@ class Operator:
         time = (obs["time"].values - start) / dt
         if time.size and not (time.min() >= -1e-9 and time.max() <= steps + 1e-9):
             raise ValueError("an observation lies outside the window; flag it with observations.check")
+        within(self.grid, obs["x"].values, obs["y"].values)
         out = []
         for code, name in enumerate(names(obs, "channel")):
             rows = np.flatnonzero(obs["channel"].values == code)
@@ -239,11 +240,6 @@ def lagrange(x, x0: float, dx: float, n: int) -> tuple[np.ndarray, np.ndarray]:
         (p + 1) * p * (p - 1) / 6,
     ]
     return (first[:, None] + np.arange(-1, 3)) % n, np.stack(weights, -1)
-
-
-def box_of(grid: Grid) -> tuple[float, float, float, float]:
-    """West, east, south and north edge of a periodic grid, half a cell before its first points included."""
-    return grid.x0 - grid.dx / 2, grid.x0 + grid.Lx, grid.y0 - grid.dy / 2, grid.y0 + grid.Ly
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
@@ -298,7 +294,7 @@ def windows(obs: xr.Dataset, operator: Operator, start: float, dt: float, steps:
         raise ValueError(f"windows need dt > 0 and whole numbers steps and n from 1, got {dt}, {steps} and {n}")
     if np.any(np.diff(good(obs)["time"].values) < 0):
         raise ValueError("observations must be sorted by time; use observations.concatenate or sortby('time')")
-    checked = check(obs, start, start + n * steps * dt, box_of(grid))
+    checked = check(obs, start, start + n * steps * dt, grid.box)
     used = good(checked)
     time = used["time"].values
     edges = start + dt * steps * np.arange(n + 1)

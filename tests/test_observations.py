@@ -333,6 +333,8 @@ def test_the_gridded_view_wraps_around_and_refuses_what_makes_no_sense():
     assert np.argwhere(view["mask"].values).tolist() == [[0, 0, 0, 0]]
     with pytest.raises(ValueError, match="frames >= 1 and end > start"):
         gridded(obs, grid, 1.0, 1.0)
+    with pytest.raises(ValueError, match=r"x = 5.2, y = 2.2: it is 0 to 4.5 by 0 to 2.5; flag them"):
+        gridded(container(1, time=np.array([1.0]), x=np.array([5.2]), y=np.array([2.2])), grid, 0.0, 1.0)
     real = observations(np.zeros(1), 1.0, np.zeros(1), lon=np.zeros(1), lat=np.zeros(1))
     with pytest.raises(ValueError, match="with x and y"):
         gridded(real, grid, 0.0, 1.0)

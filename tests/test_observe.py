@@ -105,6 +105,8 @@ def test_unknown_channels_and_times_outside_the_window_are_refused():
     obs = observations(np.zeros(1), 1.0, np.array([5.0]), np.zeros(1), np.zeros(1), channels=["ssh"])
     with pytest.raises(ValueError, match="outside the window"):
         H.samples(obs, 0.0, 1.0, 4)
+    with pytest.raises(ValueError, match="1 of 1 observations lie outside the box, such as x = "):
+        H.samples(obs.assign(x=("obs", [1.2 * GRID.Lx], obs["x"].attrs)), 0.0, 1.0, 10)
     with pytest.raises(ValueError, match="same name"):
         _ = H + H
     with pytest.raises(ValueError, match="must be positive"):

@@ -30,6 +30,7 @@ SHORT = "--method oi --days 5".split()
     (["--days", "inf"], r"--days must be above 0, got inf"),
     (["--skip-days", "-20"], r"--skip-days must be at least 0"),
     (["--skip-days", "20"], r"--skip-days must be less than the 5 days there are, got 20"),
+    (["--adaptive", "0.1"], r"--adaptive goes with --method letkf"),
     (["--inflation", "0"], r"--inflation must be from 0.1 .*, got 0"),
     (["--model-error", "nan"], r"--model-error must be from 0 .*, got nan"),
     (["--truth", "data/qg_satellite_climatology.nc"], r"is no truth: it needs q \(time, lev, y, x\)"),
@@ -48,6 +49,10 @@ def test_damaged_observations_are_refused(call, tmp_path):
     write_netcdf(nameless, tmp_path / "nameless.nc")
     ended = call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "nameless.nc", case=CASE)
     refused(ended, "do not say what their channels measure")
+    write_netcdf(xr.Dataset(), tmp_path / "grouped.nc")
+    nameless.to_netcdf(tmp_path / "grouped.nc", mode="a", group="good")
+    ended = call(*SHORT, "--out", tmp_path / "o", "--observations", tmp_path / "grouped.nc", case=CASE)
+    refused(ended, r"grouped.nc has all its variables in groups \(good\)")
 
 
 @pytest.mark.parametrize(("change", "message"), [
