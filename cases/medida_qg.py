@@ -41,7 +41,7 @@ from sciml.files import load_tensors, save_tensors
 from sciml.fill import Interpolator, cubic, error_by_wavenumber, radial, spectral
 from sciml.grid import Grid
 from sciml.initial import random_pv
-from sciml.kriging import Climate, climatological_spectrum, posterior
+from sciml.kriging import climatological_spectrum, kriging, resolved
 from sciml.nn.encodings import PowerLaw, strongest_waves
 from sciml.step import STEPPERS, Step
 
@@ -69,8 +69,9 @@ class Options(Common):
     """Observe the same points at all times, not others each time."""
     noise: Annotated[float, Range(0, 10)] = 0.0
     """Standard deviation of the noise in psi, as a factor of that of psi in the layer."""
-    interpolator: Literal["kriging", "neural", "radial", "cubic", "spectral"] = "kriging"
-    """How gaps are filled, and noise with kriging and neural (a field of waves whose head is fitted in closed form)."""
+    interpolator: Literal["resolved", "kriging", "neural", "radial", "cubic", "spectral"] | None = None
+    """How gaps are filled, and noise with resolved (all points seen: modes above the noise, as they are), kriging and
+    neural (waves fitted in closed form) (default: resolved where all points are seen, otherwise kriging)."""
     samples: Annotated[int, Range(2, 100_000)] | None = None
     """Number of pairs (default: 12 without gaps and noise, 100 with; quick 6 and 12)."""
     interval: Annotated[int, Range(1, 10_000)] | None = None
@@ -149,15 +150,13 @@ def sampled(o: Options, s: System, samples: int) -> tuple[Tensor, Tensor]:
 
 def filler(o: Options, s: System, climate: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """``(positions, values (samples, n, m), sigma (n,)) -> fields (samples, n, ny, nx)``, layer by layer."""
-    grid = s.truth.grid
-    if o.interpolator == "kriging":
-        climates = [climatological_spectrum(grid, climate[:, i]) for i in range(climate.shape[1])]
-
-        def fill(positions, values, sigma):
-            pairs = enumerate(climates)
-            return torch.stack([krige(grid, c, positions, values[:, i], float(sigma[i])) for i, c in pairs], 1)
-
-        return fill
+    grid, name = s.truth.grid, o.interpolator or ("resolved" if o.sensors == 1 else "kriging")
+    if name in ("resolved", "kriging"):
+        method = {"resolved": resolved, "kriging": kriging}[name]
+        layers = [method(grid, climatological_spectrum(grid, climate[:, i])) for i in range(climate.shape[1])]
+        return lambda positions, values, sigma: torch.stack(
+            [layer(positions, values[:, i], float(sigma[i])) for i, layer in enumerate(layers)], 1
+        )
     modes = (4 * torch.pi * o.sensors * grid.nx * grid.ny / (grid.Lx * grid.Ly)) ** 0.5
     methods: dict[str, Callable[[], Interpolator]] = {
         "neural": lambda: neural(grid, lambda n: waves(grid, n), fit_last_layer),
@@ -165,12 +164,8 @@ def filler(o: Options, s: System, climate: Tensor) -> Callable[[Tensor, Tensor, 
         "cubic": lambda: cubic(grid),
         "spectral": lambda: spectral(grid, 0.8 * modes),
     }
-    method = methods[o.interpolator]()
+    method = methods[name]()
     return lambda positions, values, sigma: method(positions, values)
-
-
-def krige(grid, climate: Climate, positions: Tensor, values: Tensor, sigma: float) -> Tensor:
-    return posterior(grid, climate, positions, sigma).fields(values)
 
 
 def waves(grid: Grid, outputs: int) -> FourierFeatures:

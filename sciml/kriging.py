@@ -5,6 +5,10 @@ r"""Kriging on a periodic box: the Gaussian process whose covariance is a climat
           C_{ab}(x, x') = \sum_{k,l} S_{ab}(k, l)\, e^{i (k, l) \cdot (x - x')} ,
 
 with spectra S of levels a and b (Rasmussen & Williams 2006, equations 2.25 and 2.26).
+
+This mean is the best estimate of a field, but every mode of it is drawn to the climate by a factor of its own, so that
+the product of two filled fields is not the product filled. Where products matter more than the error of the field, as
+in regressions on them, :func:`resolved` keeps or drops modes whole.
 """
 
 from __future__ import annotations
@@ -149,5 +153,30 @@ def kriging(grid: Grid, climate: Climate, nugget: float = 1e-12) -> Interpolator
 
     def fill(positions, values, sigma=0.0):
         return posterior(grid, climate, positions, sigma, nugget).fields(values)
+
+    return fill
+
+
+def resolved(grid: Grid, climate: Climate) -> Interpolator:
+    """Of fields seen with noise ``sigma`` at every point of the grid, modes that vary more in the climate than their
+    noise does, as they are seen, and the climate's mean of others; ``(..., [lev,] m) -> (..., [lev,] ny, nx)``.
+
+    What is kept is the flow's own plus noise that knows nothing of it. Raises ``ValueError`` where a point is not seen.
+    """
+    spectrum, mean = moments(grid, climate)
+    levels = (len(spectrum),) if climate.spectrum.ndim == 4 else ()
+
+    def fill(positions, values, sigma=0.0):
+        where, points = sensors(grid, positions), grid.nx * grid.ny
+        if where.cell is None or len(where) < points:
+            raise ValueError(f"modes are kept as they are seen only where all {points} points of the grid are seen, "
+                             f"got {len(where)} places; use kriging")  # fmt: skip
+        noise = torch.as_tensor(sigma, dtype=torch.float64, device=grid.device).reshape(-1, 1, 1) ** 2 / points
+        kept = spectrum.diagonal().real.movedim(-1, 0) > noise
+        y = where.values(values, *levels).reshape(-1, len(spectrum), points)
+        fields = torch.empty_like(y).reshape(len(y), len(spectrum), *grid.shape)
+        fields[..., where.cell[0], where.cell[1]] = y
+        found = torch.where(kept, grid.fft(fields), mean)
+        return grid.ifft(found).reshape(*values.shape[:-1], *grid.shape)
 
     return fill

@@ -12,7 +12,7 @@ import torch
 from sciml.fill import cubic, error_by_wavenumber, radial, spectral
 from sciml.grid import Grid
 from sciml.initial import random_field
-from sciml.kriging import Climate, climatological_spectrum, kriging, posterior
+from sciml.kriging import Climate, climatological_spectrum, kriging, posterior, resolved
 from tests.conftest import relative
 
 GRID = Grid(24, 32, Lx=3.0, Ly=4.4, dealias=1.5, x0=-1.5, y0=0.2)
@@ -215,6 +215,26 @@ def test_noise_is_weighed(rng):
     fill = kriging(GRID, climate(GRID))
     rms = [float((fill(points(GRID)[where], noisy, s * float(truth.std())) - truth).std()) for s in (0.03, 0.3, 3.0)]
     assert rms[1] < 0.9 * min(rms[0], rms[2])
+
+
+def test_modes_above_the_noise_are_kept_whole_and_products_of_what_is_kept_are_not_biased(rng):
+    truth = random_field(GRID, steep, 4, (200,))
+    noise = torch.randn(truth.shape, dtype=torch.float64, generator=rng) * (sigma := 0.3 * float(truth.std()))
+    order = chosen(GRID, GRID.nx * GRID.ny, rng)
+    places, seen = points(GRID)[order], (truth + noise).flatten(-2)[:, order]
+    whole, drawn = (f(GRID, climate(GRID))(places, seen, sigma) for f in (resolved, kriging))
+    kept = GRID.fft(whole).abs().mean(0) > 1e-12 * float(truth.std())
+    above = climate(GRID).spectrum > sigma**2 / (GRID.nx * GRID.ny)
+    assert bool((kept == above)[1:].all()) and 20 < int(kept.sum()) < kept.numel() / 2
+    assert relative(GRID.fft(whole), kept * GRID.fft(truth + noise)) < 1e-12
+
+    def slope(found):  # of the filled part on the flow's own part of the same modes
+        own = kept * GRID.fft(truth)
+        return float((GRID.fft(found) * own.conj()).real.sum() / own.abs().square().sum())
+
+    assert slope(whole) == pytest.approx(1, abs=2e-3) and slope(drawn) < 0.99
+    with pytest.raises(ValueError, match="all 768 points of the grid are seen, got 767 places; use kriging"):
+        resolved(GRID, climate(GRID))(places[1:], seen[:, 1:], sigma)
 
 
 # -- climate ---------------------------------------------------------------------------------------------------------

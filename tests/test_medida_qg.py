@@ -33,7 +33,7 @@ def options(qg, kept):
     return qg.Options(case="6", nx=16, samples=12, interval=1, spin_up=0.4, leads=0, states=kept)
 
 
-@pytest.mark.parametrize("interpolator", ["kriging", "neural", "radial", "cubic", "spectral"])
+@pytest.mark.parametrize("interpolator", [None, "kriging", "neural", "radial", "cubic", "spectral"])
 def test_gaps_are_filled(interpolator, qg, options):
     """With nine tenths of the points; with zeros in the gaps the error would be 0.32."""
     e = qg.experiment(replace(options, sensors=0.9, interpolator=interpolator))
