@@ -34,8 +34,9 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from sciml.discover.discovery import Discovery
 from sciml.discover.library import Library, coefficients, terms
-from sciml.discover.medida import Discovery, Pair, advanced, columns, increments, low_pass, tiles
+from sciml.discover.medida import Pair, advanced, columns, increments, low_pass, tiles
 from sciml.discover.moments import Moments, gathered
 from sciml.discover.sparse import pysindy
 from sciml.discover.systems import JET

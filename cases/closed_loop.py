@@ -38,9 +38,9 @@ from loop_world import Score, World, assimilation, changed, closed, cycled, fold
 import sciml as sm
 from sciml import plot, score, testbed
 from sciml.data import attributes, coordinates, write_netcdf
+from sciml.discover.discovery import Discovery
 from sciml.discover.innovations import medida_cycled
 from sciml.discover.library import coefficients
-from sciml.discover.medida import Discovery
 
 HELD = "correlation of increments with what is missing"
 WRITTEN = ("found.json", "analysis.nc", "climate.nc", "loop.png", "summary.json")

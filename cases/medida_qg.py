@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -32,8 +33,10 @@ from torch import Tensor
 
 from sciml import plot, plot_terms, score
 from sciml.data import write_netcdf
+from sciml.discover.discovery import Discovery
 from sciml.discover.library import Library, coefficients, terms
-from sciml.discover.medida import Discovery, Pair, advanced, increments, low_pass, medida
+from sciml.discover.medida import Pair, Select, advanced, increments, low_pass, medida
+from sciml.discover.sparse import pysindy, relevance_vectors, selected
 from sciml.discover.systems import JET, SYSTEMS, System
 from sciml.equation.base import Equation
 from sciml.field import FourierFeatures, fit_last_layer, neural
@@ -51,6 +54,14 @@ TWIN = 40
 """Steps in which a twin's first state, an observed one, makes its own small scales."""
 WRITTEN = ("discovery.json", "increments.nc", "increments.png", "coefficients.png", "path.png", "error_spectra.png",
            "forecast.png", "summary.json")  # fmt: skip
+OPTIMISERS: dict[str, Callable[[], Select]] = {
+    "backwards": lambda: selected,
+    "rvm": lambda: relevance_vectors,
+    "stlsq": lambda: partial(pysindy, optimiser=peers().STLSQ(threshold=0.1, alpha=1e-6)),
+    "sr3": lambda: partial(pysindy, optimiser=peers().SR3(reg_weight_lam=0.01, relax_coeff_nu=1.0, max_iter=10_000)),
+    "ssr": lambda: partial(pysindy, optimiser=peers().SSR(criteria="model_residual", alpha=1e-6)),
+}
+"""Thresholds of pysindy's are those of columns and increments of root mean square 1."""
 FAR = 0.003
 """Rate of the sponge above which a point does not count."""
 
@@ -83,6 +94,8 @@ class Options(Common):
     """Take off the bias that gaps and noise make, which the same observations of the corrected model itself show."""
     cut: Annotated[float, Range(0, 1e3, open=True)] | None = None
     """Low-pass, as a factor of the case's own wavenumber (default: none without gaps and noise, 0.8 with)."""
+    optimiser: Literal["backwards", "rvm", "stlsq", "sr3", "ssr"] = "backwards"
+    """What keeps terms: backward elimination judged by held-out increments, a relevance vector machine, or pysindy."""
     thickness: bool = False
     """Have psi1 - psi2 among the candidates in place of psi2: a model corrected from noisy data stays stable."""
     layers: tuple[Literal[1, 2], ...] = (1, 2)
@@ -101,6 +114,13 @@ class Options(Common):
     @property
     def name(self) -> str:
         return f"medida_qg-{self.case}"
+
+
+def peers():
+    """pysindy, which takes seconds to import."""
+    import pysindy
+
+    return pysindy
 
 
 # -- truth and observations ------------------------------------------------------------------------------------------
@@ -245,7 +265,8 @@ def discovered(o: Options, e: Experiment, library: Library | None = None) -> Dis
     return medida(
         s.model, e.step, pairs_of(o, e.seen, e.interval), library or terms(s.model, o.thickness),
         cuts=(np.inf if clean and not o.cut else s.cut * (o.cut or 0.8),), rounds=o.rounds or (3 if clean else 2),
-        where=None if clean else counted(s.truth), fields=tuple(f"q{i}" for i in sorted(set(o.layers))),
+        select=OPTIMISERS[o.optimiser](), where=None if clean else counted(s.truth),
+        fields=tuple(f"q{i}" for i in sorted(set(o.layers))),
         twin=twin if o.twin else None,
     )  # fmt: skip
 
@@ -319,8 +340,15 @@ def pictures(o: Options, s: System, out: Path, found: Discovery, exact: np.ndarr
         n: (("field", "y", "x"), a, {"long_name": f"{n} increment of PV, low-passed", "units": unit})
         for n, a in maps.items()
     }
+    of_psi = {"true": truth, "observed": pair.before[0]}
+    data |= {
+        f"psi_{n}": (("lev", "y", "x"), grid.ifft(s.truth.psi(z)).numpy(),
+                     {"long_name": f"{n} streamfunction at the start", "units": "m2 s-1" if dimensional else "1"})
+        for n, z in of_psi.items()
+    }  # fmt: skip
+    lev = ("lev", np.arange(1, len(truth) + 1), {"long_name": "layer, 1 at the top", "units": "1"})
     about = {"Conventions": "CF-1.11", "title": f"what the model of case {o.case} lacks"}
-    write_netcdf(xr.Dataset(data, {**coords, "field": names}, about), out / "increments.nc")
+    write_netcdf(xr.Dataset(data, {**coords, "field": names, "lev": lev}, about), out / "increments.nc")
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:
@@ -332,7 +360,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     print(found)
     numbers = compared(found.library, found, exact)
     print(score.table(numbers["terms"]))
-    found.save(out / "discovery.json")
+    found.save(out / "discovery.json", exact)
     pictures(o, s, out, found, exact, pairs_of(o, e.seen, e.interval)[0], e.z[1, 0])
     if noisy(o):
         psi, true = (s.truth.grid.ifft(s.truth.psi(a[1])) for a in (e.seen, e.z))

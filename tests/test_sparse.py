@@ -331,18 +331,13 @@ def test_held_out_shares_are_those_of_cross_validation_on_the_rows():
 
 @pytest.mark.parametrize("planted", [{3: 1.0, 11: -0.5, 25: 0.3}, {7: 0.3}, {}], ids=["three", "one", "none"])
 def test_the_terms_are_found_among_thirty(planted):
-    """Never one too few; with two standard errors now and then one too many, with three none."""
-    more = 0
+    """These and no others, in each of eight draws."""
     for seed in range(8):
         x, y, c = rows(p=30, n=30, noise=0.5, seed=seed, planted=planted)
         fit, path = selected(of(x, y))
-        more += len(fit.active) - len(planted)
-        assert set(np.flatnonzero(c)) <= set(fit.active)
-        assert len(fit.active) == path.chosen
-        fit, _ = selected(of(x, y), errors=3.0)
         assert fit.active.tolist() == np.flatnonzero(c).tolist()
+        assert len(fit.active) == path.chosen
         assert np.all(np.abs(fit.coefficients - c)[fit.active] < 5 * fit.std[fit.active])
-    assert more <= 2
 
 
 @pytest.mark.parametrize("find", [lambda m: selected(m)[0], relevance_vectors, least_squares])

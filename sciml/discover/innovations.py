@@ -29,8 +29,8 @@ from torch import Tensor
 
 from sciml.assim.base import WithCompanions, trajectory
 from sciml.assim.cycle import cycles
+from sciml.discover.discovery import Discovery
 from sciml.discover.library import Library
-from sciml.discover.medida import Discovery
 from sciml.discover.moments import Gathering, Moments, moments
 from sciml.discover.sparse import Fit, least_squares, selected
 from sciml.equation.base import Equation, Term

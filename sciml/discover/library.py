@@ -131,8 +131,10 @@ def layered(eq: Equation, thickness: bool = False) -> Library:
 
 
 def fixed(eq: Equation) -> Library:
-    """The fields that never change: psi_R and eta, the advection of eta, and the sponge on each layer's eddies."""
+    """The fields that never change: psi_R and eta, the advection of eta by the flow and by a mean flow, and the sponge
+    on each layer's eddies."""
     found: list[Expr] = [Field(n) for n in ("psi_R", "eta") if n in eq.fixed]
+    found += [d(Field("eta")) for d in (dx, dy) if "eta" in eq.fixed]
     for i in range(1, len(eq.prognostic) + 1):
         q = Field(f"q{i}")
         found += [J(Field(f"psi{i}"), Field("eta"))] if "eta" in eq.fixed else []

@@ -19,29 +19,26 @@ and h is regressed on candidate terms :math:`\phi_i` (Mojgani, Chattopadhyay & H
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path as File
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sciml.discover.discovery import Discovery
 from sciml.discover.library import Library
 from sciml.discover.moments import Gathering, Moments, instrumented, moments
 from sciml.discover.sparse import Fit, Path, least_squares, selected
-from sciml.discover.units import shown_unit
-from sciml.equation.base import Equation, Term
-from sciml.equation.expression import Expr, parts
-from sciml.files import refusing, replacing
+from sciml.equation.base import Equation
 from sciml.step import State, Step
 
 TILES = 4
 """Increments of a sample are gathered in ``TILES x TILES`` parts of the box, whose residuals count as independent."""
-Select = Callable[[Moments], tuple[Fit, Path]]
+Select = Callable[[Moments], Fit | tuple[Fit, Path]]
+"""What keeps some of the columns: :func:`~sciml.discover.sparse.selected`, or any fit, such as ``relevance_vectors`` or
+``lambda m: pysindy(m, STLSQ(threshold=0.1))``"""
 
 
 class Pair(NamedTuple):
@@ -131,15 +128,11 @@ def regression(
 ) -> dict[tuple[str, float], Moments]:  # fmt: skip
     """Moments by field and low-pass: of increments of ``step``, to which the terms ``added`` belong already; columns of
     the library, then instruments where there are earlier states."""
-    p = len(library)
+    p, samples = len(library), 0
     streams = {(f, c): Gathering() for f in added for c in cuts}
-    for number, pair in enumerate(data):
-        given = [torch.view_as_real(a) for a in (pair.before, pair.after, pair.earlier) if a is not None]
-        if not all(bool(torch.isfinite(a).all()) for a in given):
-            raise ValueError(f"states of pair {number} are not finite; fill the gaps first")
-        if pair.before.shape[-2:] != model.grid.modes:
-            raise ValueError(f"the states have {tuple(pair.before.shape[-2:])} modes, the model's grid has "
-                             f"{model.grid.modes}; use a model on the grid of the data")  # fmt: skip
+    for pair in data:
+        sound(pair, model, samples)
+        samples += len(pair.before)
         h, phi = increments(step, pair), columns(library, model, pair.before, pair.after)
         if pair.earlier is not None:
             phi = torch.cat([phi, instruments(library, model, step, pair)], 1)
@@ -156,17 +149,45 @@ def regression(
     return {key: stream.moments() for key, stream in streams.items()}
 
 
+def sound(pair: Pair, model: Equation, samples: int) -> None:
+    """Refuse a pair that is none of the model's, or not finite; ``samples`` came before it."""
+    if not isinstance(pair, Pair):
+        raise ValueError("data are pairs of states, as pairs(states, steps) makes them, or a function that gives them")
+    shape = (len(model.prognostic), *model.grid.modes)
+    for states in (pair.before, pair.after, pair.earlier):
+        if states is None:
+            continue
+        if states.shape[-3] != shape[0]:
+            raise ValueError(f"the states have {states.shape[-3]} fields, the model has {shape[0]}: "
+                             f"{', '.join(model.prognostic)}")  # fmt: skip
+        if states.shape[-2:] != shape[1:]:
+            raise ValueError(f"the states have {tuple(states.shape[-2:])} modes, the model's grid has "
+                             f"{model.grid.modes}; use a model on the grid of the data")  # fmt: skip
+        bad = ~torch.isfinite(torch.view_as_real(states)).flatten(1).all(1)
+        if bad.any():
+            first = samples + int(bad.nonzero()[0])
+            raise ValueError(f"{int(bad.sum())} states are not finite, the first of sample {first} (from 0, over all "
+                             "pairs); fill the gaps first")  # fmt: skip
+
+
 def fitted(m: Moments, p: int, select: Select) -> tuple[Fit, Path]:
     """Select among ``p`` columns; with instruments, only those of the columns that were kept give the coefficients, for
     many instruments make a bias (Wooldridge 2010, section 5.2)."""
     if len(m.names) == p:
-        return select(m)
-    fit, path = select(instrumented(m))
+        return with_path(select(m))
+    fit, path = with_path(select(instrumented(m)))
     kept = fit.active
     own = least_squares(instrumented(m.columns([*kept, *(kept + p)])))
     c, covariance = np.zeros(p), np.zeros((p, p))
     c[kept], covariance[np.ix_(kept, kept)] = own.coefficients, own.covariance
     return Fit(fit.names, c, covariance, own.unexplained), path
+
+
+def with_path(found: Fit | tuple[Fit, Path]) -> tuple[Fit, Path]:
+    """A fit that was chosen without a path is the only one on its own."""
+    if not isinstance(found, Fit):
+        return found
+    return found, Path([found.active], np.array([[found.unexplained]]), 0)
 
 
 def tiles(names: Sequence[str], x: Tensor, y: Tensor, whole: Tensor, where: Tensor | None) -> list[Moments]:
@@ -180,107 +201,6 @@ def tiles(names: Sequence[str], x: Tensor, y: Tensor, whole: Tensor, where: Tens
                 a, b, c = (f[..., rows, :][..., cols][..., own].double().cpu().numpy() for f in (x, y, whole))
                 found.append(moments(names, a.swapaxes(-1, -2), b, c))
     return found
-
-
-@dataclass(frozen=True)
-class Discovery:
-    """What a model lacks: by field a fit of the library, the path on which it was chosen and the low-pass."""
-
-    library: Library
-    fits: dict[str, Fit]
-    paths: dict[str, Path]
-    cuts: dict[str, float]
-    units: dict[str, str]
-    explained: str = "increments"
-    """what the terms explain a share of"""
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """As further terms of an equation: ``model + discovery``."""
-        return tuple(
-            Term(field, f"found {self.library.names[i]}", float(fit.coefficients[i]) * self.library.terms[i])
-            for field, fit in self.fits.items()
-            for i in fit.active
-        )
-
-    def coefficients(self) -> np.ndarray:
-        """``(n, p)``."""
-        return np.stack([fit.coefficients for fit in self.fits.values()])
-
-    def std(self) -> np.ndarray:
-        """Their standard errors, ``(n, p)``."""
-        return np.stack([fit.std for fit in self.fits.values()])
-
-    def __str__(self) -> str:
-        lines = []
-        for field, fit in self.fits.items():
-            found = [
-                f"{rounded(float(fit.coefficients[i]), float(fit.std[i]))}"
-                f"{shown_unit(self.library.terms[i], field, self.units)} {factor(self.library.terms[i])}"
-                for i in fit.active
-            ]
-            share = f"   (explains {1 - fit.unexplained:.1%} of {self.explained})" if found else ""
-            lines.append(f"d {field}/dt lacks {'  '.join(found) or 'nothing'}{share}")
-        return "\n".join(lines)
-
-    def save(self, path: File) -> None:
-        """Write as JSON, which :meth:`load` reads."""
-        about = {
-            field: {
-                "coefficients": {self.library.names[i]: float(fit.coefficients[i]) for i in fit.active},
-                "std": {self.library.names[i]: float(fit.std[i]) for i in fit.active},
-                "units": {
-                    self.library.names[i]: shown_unit(self.library.terms[i], field, self.units).strip()
-                    for i in fit.active
-                },
-                "unexplained": fit.unexplained,
-                "cut": self.cuts[field] if np.isfinite(self.cuts[field]) else None,
-            }
-            for field, fit in self.fits.items()
-        }
-        whole = {"library": self.library.names, "found": about, "units": self.units, "explained": self.explained}
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(whole, indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: File) -> Discovery:
-        """What :meth:`save` wrote: coefficients with their errors, without the paths on which they were chosen.
-
-        Raises ``ValueError`` for a damaged file.
-        """
-        with refusing(File(path)):
-            whole = json.loads(File(path).read_text())
-            library, found = Library(tuple(whole["library"])), whole["found"]
-
-            def column(values: dict[str, float]) -> np.ndarray:
-                if unknown := values.keys() - set(library.names):
-                    raise ValueError(f"{min(unknown)} is not in its library")
-                return np.array([float(values.get(n, 0.0)) for n in library.names])
-
-            fits = {
-                f: Fit(library.names, column(own["coefficients"]), np.diag(column(own["std"])) ** 2, own["unexplained"])
-                for f, own in found.items()
-            }
-            cuts = {f: np.inf if own["cut"] is None else own["cut"] for f, own in found.items()}
-            return cls(library, fits, {}, cuts, dict(whole.get("units", {})), whole.get("explained", "increments"))
-
-
-def factor(e: Expr) -> str:
-    """Its text as a factor: a sum in brackets."""
-    return f"({e})" if len(parts(e, "add")) > 1 else str(e)
-
-
-def rounded(value: float, std: float) -> str:
-    """``-5.83(2)e-07``: a number and its standard error in units of its last digit."""
-    if not (np.isfinite(std) and std > 0 and value):
-        return f"{value:+.6g}"
-    exponent = int(np.floor(np.log10(abs(value))))
-    shown = max(0, min(12, exponent - int(np.floor(np.log10(std)))))
-    exponent += abs(round(value / 10.0**exponent, shown)) >= 10  # 9.999 is rounded to 10
-    digits = max(0, min(12, exponent - int(np.floor(np.log10(std)))))
-    error = round(std / 10.0 ** (exponent - digits))
-    mantissa = f"{value / 10.0**exponent:+.{digits}f}({error})"
-    return mantissa if exponent == 0 else f"{mantissa}e{exponent:+03d}"
 
 
 def medida(
@@ -305,7 +225,9 @@ def medida(
         explained
     rounds : how often increments are taken, each time from the model with what was found before
     where : points of the grid that count, ``(ny, nx)``
-    fields : those whose equations are searched (default: all)
+    select : which terms are kept (default: backward elimination, judged by held-out increments)
+    fields : those whose terms are given (default: all); the others are searched and corrected as well, because what one
+        of them lacks shows in all after a few steps
     twin : makes as much data as ``data`` with an equation as the truth, in batches of the same sizes; used in the last
         round to take off the bias of how states are observed, at the price of noise of its own
 
@@ -323,7 +245,7 @@ def medida(
     if isinstance(stepper, Step) or not isinstance(library, Library) or not len(library):
         raise ValueError("medida takes what makes a step, such as lambda eq: rk4(eq, dt), and a library such as "
                          f"terms(model); got {type(stepper).__name__} and {type(library).__name__}")  # fmt: skip
-    if not callable(data) and (isinstance(data, Tensor) or not all(isinstance(pair, Pair) for pair in data)):
+    if not callable(data) and (isinstance(data, Tensor | Pair) or not hasattr(data, "__iter__")):
         raise ValueError("data are pairs of states, as pairs(states, steps) makes them, or a function that gives them")
     if isinstance(fields, str) or (fields is not None and not fields):
         raise ValueError(
@@ -335,7 +257,7 @@ def medida(
         raise ValueError(f"where must be {model.grid.shape}, the points of the grid, got {tuple(where.shape)}")
     if unknown := set(fields or ()) - set(model.prognostic):
         raise ValueError(f"the model has no {', '.join(sorted(unknown))}; its fields are {', '.join(model.prognostic)}")
-    added = {field: np.zeros(len(library)) for field in fields or model.prognostic}
+    added = {field: np.zeros(len(library)) for field in model.prognostic}
     found: Discovery | None = None
     bias: dict[tuple[str, float], Moments] = {}
     for number in range(rounds):
@@ -355,10 +277,27 @@ def medida(
         by_key = {key: m.less(bias[key]) if bias else m for key, m in by_key.items()}
         fits, paths, used = {}, {}, {}
         for field in added:
-            tried = {cut: fitted(by_key[field, cut], len(library), select) for cut in cuts}
-            used[field] = min(cuts, key=lambda c: tried[c][1].mean[tried[c][1].chosen])
-            fits[field], paths[field] = tried[used[field]]
+            used[field], (fits[field], paths[field]) = best({c: by_key[field, c] for c in cuts}, library, select)
         found = Discovery(library, fits, paths, used, dict(model.units))
         added = {field: fit.coefficients for field, fit in fits.items()}
     assert found is not None
-    return found
+    asked = [f for f in model.prognostic if f in (fields or model.prognostic)]
+    parts = ({f: own[f] for f in asked} for own in (found.fits, found.paths, found.cuts))
+    return Discovery(library, *parts, found.units)  # type: ignore[arg-type]
+
+
+def best(by_cut: dict[float, Moments], library: Library, select: Select) -> tuple[float, tuple[Fit, Path]]:
+    """The low-pass with which most of held-out increments is explained. One that leaves so few waves that columns
+    depend on each other is left out, with a warning, where another one does not."""
+    tried, failed = {}, {}
+    for cut, m in by_cut.items():
+        try:
+            tried[cut] = fitted(m, len(library), select)
+        except ValueError as error:
+            failed[cut] = error
+    if not tried:
+        raise failed[max(failed)]
+    for cut, error in failed.items():
+        warnings.warn(f"the low-pass at {cut:g} is left out: {error}", stacklevel=3)
+    used = min(tried, key=lambda c: tried[c][1].mean[tried[c][1].chosen])
+    return used, tried[used]

@@ -10,6 +10,7 @@ Columns are standardised inside; coefficients come back in the units of the colu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -91,9 +92,12 @@ def relevance_vectors(
               \beta \leftarrow (N - \sum \gamma) / |y - X m|^2 .
 
     Columns whose precision passes ``most`` (of standardised columns: coefficients that explain less than about
-    ``1 / most`` of the variance) are left out. ``effective`` is the share of rows that count as independent.
+    ``1 / most`` of the variance) are left out. ``effective`` is the share of rows that count as independent. Warns
+    where ``iterations`` do not suffice.
     """
     check(m)
+    if not 0 < effective <= 1:
+        raise ValueError(f"effective, the share of rows that are independent, is from 0 to 1, got {effective}")
     standard, back = m.standardised()
     n = standard.rows * effective
     xx, xy, yy = (a.sum(0) * effective for a in (standard.xx, standard.xy, standard.yy))
@@ -109,6 +113,10 @@ def relevance_vectors(
         kept = kept[new < most]
         if moved < tolerance or not len(kept):
             break
+    else:
+        warnings.warn(f"the relevance vector machine has not converged in {iterations} iterations: a precision still "
+                      f"changes by a factor of {np.exp(moved):.3g}; more data, fewer columns or more iterations help",
+                      stacklevel=2)  # fmt: skip
     mean, sigma = posterior(xx, xy, kept, alpha[kept], beta)
     c, cov = np.zeros(len(xy)), np.zeros((len(xy),) * 2)
     c[kept], cov[np.ix_(kept, kept)] = mean, sigma
