@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sciml.equation.tokens import read, skeleton, write
+from sciml.grid import Grid
 from sciml.prose import flow_scoring as scoring
 from sciml.prose.flow_data import Flows, generate_flows
 from sciml.prose.flow_fit import RefinedFlow, predict_flow, select_terms
@@ -79,11 +80,15 @@ class Scores:
         return self.noisy[i, :SEEN, : layers_of(self.truth(i))].double()
 
 
-def unseen(names: Sequence[str], members: int, seed: int, n: int, noise: float) -> tuple[Flows, Tensor]:
-    """A window of each of some members of all families in turn, and the same with noise."""
+def unseen(names: Sequence[str], members: int, seed: int, n: int, noise: float, finer: int = 1) -> tuple[Flows, Tensor]:
+    """A window of each of some members of all families in turn, run with ``finer`` times as many points along an axis,
+    and the same with noise."""
     generator = torch.Generator().manual_seed(TEST + seed)
     drawn = [FLOWS[names[k % len(names)]].sample(1, generator)[0] for k in range(members)]
-    flows = generate_flows(drawn, 1, seed=TEST + seed, n=n, frames=SEEN + LEADS)
+    flows = generate_flows(drawn, 1, seed=TEST + seed, n=finer * n, frames=SEEN + LEADS)
+    if finer > 1:
+        fine, own = (Grid(size, dtype=torch.float32) for size in (finer * n, n))
+        flows = replace(flows, frames=fine.resample(flows.frames, own), eta=fine.resample(flows.eta, own))
     return flows, with_noise(flows.frames.flatten(2), noise, generator).view_as(flows.frames)
 
 

@@ -72,6 +72,8 @@ class Options(Training):
     """Processes that run flows."""
     members: Annotated[int, Range(1, 100_000)] | None = None
     """Flows to test on, of all families in turn (default: 32; quick 4, full 128)."""
+    finer: Annotated[int, Range(1, 8)] = 1
+    """Points of the truth's grid for one of the maps', along an axis; with 1 truth and fits share a solver."""
     twin: Path | None = None
     """File of weights of a network that saw data only, trained with --no-symbols, to compare with."""
     draws: Annotated[int, Range(2, 10_000)] = 24
@@ -153,7 +155,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
         raise Refused(f"--twin {o.twin}: it sees other maps than the network beside it")
     names = chosen(o.families, model.about.get("names", tuple(FLOWS)))
     assert isinstance(model.view, Maps)
-    seen = Scores(*prose_flows.unseen(names, members, o.seed, model.view.n, o.noise))
+    seen = Scores(*prose_flows.unseen(names, members, o.seed, model.view.n, o.noise, o.finer))
     s = prose_flows.compared(model, twin, seen, o.draws, o.library)
     numbers = results(s)
     print(score.table({name: row for name, row in numbers["errors"].items() if name != MEAN}))

@@ -10,6 +10,7 @@ import xarray as xr
 
 from sciml.equation.tokens import Vocabulary, write
 from sciml.prose.model import PROSE, Written, new
+from sciml.prose.ordinary import SYSTEMS
 from sciml.prose.symbols import GUESSES, KNOWN, NONE
 from sciml.prose.windows import Windows
 from tests import ROOT
@@ -170,6 +171,17 @@ def test_means_over_families(oracle):
     assert tests.median(torch.tensor([1.0, 2.0, 30.0, 5.0, nan, 5.0])).tolist() == [2, 5]
     assert tests.first(2).families.tolist() == [0, 0, 1, 1]
     assert len({str(e) for e in tests.equations}) > 3, "an equation of its own for each window"
+
+
+def test_what_is_tested_is_drawn_with_other_numbers_than_what_is_learned():
+    """Of the generator of a CPU, which takes 32 bits."""
+    case, ode = import_module("prose_evaluation"), import_module("prose_ode")
+    names = tuple(SYSTEMS)
+    tests = case.unseen(untrained(), names[:2], 3, 0.02, 0.1, 0)
+    for f in range(2):
+        learned = ode.family_runs(names, 3, 1, 0, 0.1, f)
+        assert not set(map(str, learned.equations)) & set(map(str, tests.family(f).equations))
+    assert case.UNSEEN <= 2**31, "the generator takes no more bits"
 
 
 def test_unseen_runs_do_not_depend_on_the_other_families(oracle):

@@ -10,7 +10,7 @@ from sciml.equation.expression import parse
 from sciml.equation.tokens import EOS, Vocabulary, read, skeleton, write
 from sciml.optimisers import adamw, muon
 from sciml.prose import sets
-from sciml.prose.learning import Course, Teaching, parts_of, relative_square
+from sciml.prose.learning import Course, Teaching, mixed, parts_of, relative_square
 from sciml.prose.model import PROSE, new
 from sciml.prose.ordinary import SYSTEMS
 from sciml.prose.symbols import CORRUPTED, KNOWN, NONE, SKELETON, Symbols, corrupted, one_of, polynomial
@@ -296,3 +296,10 @@ def test_models_refuse_other_times_shapes_and_values(runs):
         model.predict(t, u, runs.t[64:], [["u_0"]])
     with pytest.raises(ValueError, match="unknown token"):
         model.predict(t, u, runs.t[64:], [["v"], []])
+
+
+def test_seeds_and_updates_draw_other_numbers_on_a_cpu():
+    drawn = {float(torch.rand((), generator=torch.Generator().manual_seed(mixed(seed, update))))
+             for seed in range(4) for update in range(4)}  # fmt: skip
+    assert len(drawn) == 16
+    assert mixed(3, 7) == mixed(3, 7) < 2**32

@@ -154,7 +154,9 @@ def test_the_noise_is_estimated_where_it_is_not_given():
     u = spiral(t) + 0.04 * torch.randn(50, 64, 2, generator=generator(3), dtype=torch.float64)
     fitted = fit(SPIRAL, {"a": 0.3, "w": 2.0}, t, u, **FAST)
     assert float(fitted.sigma.mean()) == pytest.approx(0.04, rel=0.03)
-    torch.testing.assert_close(fitted.reduced, torch.ones(50, dtype=torch.float64))
+    assert float(fitted.reduced.mean()) == pytest.approx(1, abs=0.2)
+    wrong = fit((parse("a*u_0", ("a",)), parse("b*u_1", ("b",))), {"a": -0.3, "b": -0.3}, t, u, **FAST)
+    assert float(wrong.reduced.min()) > 10
 
 
 def test_a_prior_decides_where_the_data_say_nothing():

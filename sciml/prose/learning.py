@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -135,7 +136,7 @@ class Teaching:
 
     def __call__(self, update: int) -> Tensor:
         rank, ranks = share()
-        generator = torch.Generator(self.device).manual_seed((self.seed << 32) + update * ranks + rank)
+        generator = torch.Generator(self.device).manual_seed(mixed(self.seed, update * ranks + rank))
         indices = torch.randint(len(self.corpus), (self.batch,), generator=generator, device=self.device)
         samples, equation = self.corpus.draw(indices, generator)
         guess = torch.multinomial(self.guesses, self.batch, replacement=True, generator=generator)
@@ -178,3 +179,8 @@ def relative_square(values: Tensor, truth: Tensor) -> Tensor:
     """``||v - u||^2 / (||u||^2 + 1e-5)`` of each sample; Liu et al. (2023), section 3.3."""
     axes = tuple(range(1, truth.ndim))
     return (values - truth).square().sum(axes) / (truth.square().sum(axes) + 1e-5)
+
+
+def mixed(*numbers: int) -> int:
+    """A seed of 32 bits, which is what generators of a CPU take, from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

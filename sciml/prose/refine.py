@@ -60,8 +60,11 @@ class Refined:
     constants, initial : estimates ``(B, P)`` and ``(B, D)``, the latter at time ``start``
     covariance : of both, constants first ``(B, P + D, P + D)``
     misfit : sum of squares of (model - data) / sigma over the window ``(B,)``, and of what is left of jumps
-    sigma : standard deviation of the noise ``(B, 1)``
+    sigma : standard deviation of the noise ``(B, 1)``, that of the residuals where it was not given
     samples : numbers in each window
+    step : of the Runge-Kutta steps
+    reduced : reduced chi-square ``(B,)``, near 1 where the structure explains the window, with the noise as it was
+        given or as the smoothness of the window has it
     """
 
     rhs: tuple[Expr, ...]
@@ -74,15 +77,11 @@ class Refined:
     samples: int
     start: float
     step: float
-
-    @property
-    def reduced(self) -> Tensor:
-        """Reduced chi-square ``(B,)``: near 1 where the structure explains the window."""
-        return self.misfit / max(self.samples - self.covariance.shape[-1], 1)
+    reduced: Tensor
 
     def window(self, b: int) -> Refined:
         """The fit of window b alone."""
-        batched = ("constants", "initial", "covariance", "misfit", "sigma")
+        batched = ("constants", "initial", "covariance", "misfit", "sigma", "reduced")
         return replace(self, **{name: getattr(self, name)[b : b + 1] for name in batched})
 
     def written(self, b: int = 0) -> tuple[Expr, ...]:
@@ -218,14 +217,13 @@ def _refined(rhs, names, problem: Shooting, x: Tensor, t: Tensor, substeps: int,
     residuals, jacobian = replace(problem, match=MATCH)(x)
     covariance = _inverse(jacobian.mT @ jacobian)
     misfit, samples = residuals[:, : residuals.shape[1] - p].square().sum(1), t.numel() * d
-    sigma = problem.sigma
+    sigma, factor = problem.sigma, misfit / max(samples - p - d, 1)
     if rescale:
-        factor = misfit / max(samples - p - d, 1)
         sigma, covariance, misfit = sigma * factor[:, None].sqrt(), covariance * factor[:, None, None], misfit / factor
     step = float(t.diff().median()) / substeps
     covariance = covariance[:, : p + d, : p + d]
     initial = x[:, p : p + d]
-    return Refined(rhs, names, x[:, :p], initial, covariance, misfit, sigma, samples, float(t[0]), step)
+    return Refined(rhs, names, x[:, :p], initial, covariance, misfit, sigma, samples, float(t[0]), step, factor)
 
 
 def _inverse(normal: Tensor) -> Tensor:

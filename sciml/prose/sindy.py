@@ -117,7 +117,7 @@ def sindy(
 ) -> tuple[tuple[Expr, ...], Tensor]:
     """Right-hand sides with numbers for the window u ``(n, D)`` at times t ``(n,)``, and the initial state ``(D,)``.
 
-    Each equation may have all terms of the library, or those of ``support``, bool ``(T, D)``.
+    Each equation may have all terms of the library, or has those of ``support``, bool ``(T, D)``, by least squares.
     Sequentially thresholded least squares is run for all methods and thresholds on all but the last ``held`` of it;
     each model is integrated over all of it from the smoothed first sample, and the choice of the lowest
     misfit + (number of terms) ln N is fitted to the whole window, the noise's size being that of
@@ -129,6 +129,7 @@ def sindy(
     t, u = t.double().cpu(), u.double().cpu()
     terms = tuple(library)
     allowed = torch.ones(len(terms), u.shape[1], dtype=torch.bool) if support is None else support
+    thresholds = thresholds if support is None else (0.0,)
     cut = len(t) - round(held * len(t))
     found = [xi for method in methods for xi in _sparse(terms, allowed, *method(t[:cut], u[:cut]), thresholds)]
     smooth, sigma = smoothed(t, u)
