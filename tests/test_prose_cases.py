@@ -118,7 +118,8 @@ def test_scores_of_a_perfect_network(oracle):
     scores = evaluation.errors_of_guesses(oracle, oracle.tests, 2)
     clean, noisy = scores["error"].unbind(1)
     assert float(clean.abs().max()) == 0, "channels that a system does not have are left out"
-    assert float((noisy - 0.02).abs().max()) < 0.012
+    assert float((noisy - 0.02).abs().max()) < 0.02, "noise is a share of the whole, of which the end may be small"
+    assert float(noisy[..., 1].sub(0.02).abs().max()) < 0.002
     assert scores["valid"][:NONE].min() == 1
     assert scores["valid"][NONE].max() == 0
     assert scores["expression"][:NONE].max() == 0

@@ -303,3 +303,31 @@ def test_seeds_and_updates_draw_other_numbers_on_a_cpu():
              for seed in range(4) for update in range(4)}  # fmt: skip
     assert len(drawn) == 16
     assert mixed(3, 7) == mixed(3, 7) < 2**32
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda t, u: (t / 10, u), r"sees 64 times from 0 to 1.97906, 0.0314136 apart, got 0 to 0.197906; interpolate"),
+    (lambda t, u: (t + 3, u), r"got 3 to|times to predict"),
+    (lambda t, u: (t.flip(0), u), "got 1.97906 to 0"),
+    (lambda t, u: (t, 0 * u), "zero everywhere"),
+    (lambda t, u: (t, u * torch.nan), "not finite"),
+])  # fmt: skip
+def test_windows_that_no_training_has_are_refused(change, message, runs):
+    model, t, u = new(Windows(3), V, "small", length=96, seed=1), runs.t[:64], runs.u[:1, :64]
+    with pytest.raises(ValueError, match=message):
+        model.write(*change(t, u), torch.tensor([3]))
+    with pytest.raises(ValueError, match=message):
+        model.predict(*change(t, u), runs.t[-1:])
+
+
+@pytest.mark.parametrize("options", [{"components": [0]}, {"components": [7]}, {"components": [3, 3]}, {"beams": 0},
+                                     {"tokens": torch.tensor([0])}])  # fmt: skip
+def test_writing_refuses_options_without_sense(options, runs):
+    model = new(Windows(3), V, "small", length=96, seed=1)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        model.write(runs.t[:64].numpy(), runs.u[:1, :64].double().numpy(), **{"components": [3], **options})
+    assert model.predict(runs.t[:64].numpy(), runs.u[:1, :64].double().numpy(), runs.t[64:].double()).shape == (
+        1,
+        128,
+        3,
+    )

@@ -27,7 +27,8 @@ def candidates(written: Sequence[Written], dim: int) -> list[System]:
 
 
 def best_fits(choices: Sequence[Sequence[System]], t: Tensor, u: Tensor, **options) -> list[Refined | None]:
-    """The fit of lowest :func:`~sciml.prose.rank.information` to each window of u ``(B, n, D)``; None without any.
+    """The fit of lowest :func:`~sciml.prose.rank.information` to each window of u ``(B, n, D)``; None without any that
+    can be fitted.
 
     All candidates of all windows are fitted, those of one structure together; ``options`` are those of
     :func:`~sciml.prose.refine.fit`. The size of the noise is estimated once for each window
@@ -41,6 +42,8 @@ def best_fits(choices: Sequence[Sequence[System]], t: Tensor, u: Tensor, **optio
     best: list[Refined | None] = [None] * len(choices)
     for (b, _), one in zip(flat, fits, strict=True):
         known = best[b]
+        if information(one)[0].isinf():
+            continue
         if known is None or information(one)[0] < information(known)[0]:
             best[b] = one
     return best

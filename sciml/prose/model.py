@@ -69,7 +69,10 @@ class PROSE:
         self, t: Tensor, u: Tensor, told: Sequence[Sequence[str]] | None = None, tokens: Tensor | None = None,
         context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Fused tokens, which may be seen, and scales of windows ``u (n, points, ...)``.
+        """Fused tokens, which may be seen, and scales of windows ``u (n, points, ...)`` at times ``t (points,)``.
+
+        Raises ``ValueError`` for windows that the network was not trained for: other times than ``view.dt`` apart from
+        0 on, values that are not finite or all zero, none that may be seen.
 
         Parameters
         ----------
@@ -77,13 +80,24 @@ class PROSE:
         tokens : how many of the last parts of the windows may be seen ``(n,)``
         context : what is known of each system beside, such as maps of topography ``(n, y, x)``
         """
+        t, u = torch.as_tensor(t), torch.as_tensor(u)
         if not bool(torch.isfinite(u).all()):
             raise ValueError("the window is not finite everywhere; leave out such trajectories, or fill the gaps")
+        expected = self.view.dt * torch.arange(self.view.points)
+        if t.shape == expected.shape and not bool((t.cpu() - expected).abs().max() <= 1e-3 * self.view.span):
+            raise ValueError(
+                f"the network sees {len(expected)} times from 0 to {float(expected[-1]):g}, {self.view.dt:g} apart, "
+                f"got {float(t[0]):g} to {float(t[-1]):g}; interpolate to these, time in a unit that makes them fit"
+            )
+        if len(u) and bool((u == 0).flatten(1).all(1).any()):
+            raise ValueError("a window is zero everywhere")
+        if tokens is not None and not bool(((tokens >= 1) & (tokens <= self.view.steps)).all()):
+            raise ValueError(f"tokens, the parts of each window that may be seen, must be from 1 to {self.view.steps}")
         if told is not None and len(told) != len(u):
             raise ValueError(
                 f"{len(told)} equations for {len(u)} windows; give one for each, empty where none is known"
             )
-        data, seen, scale = self.view.see(t.to(self.device), u.float().to(self.device), tokens, context)
+        data, seen, scale = self.view.see(t.float().to(self.device), u.float().to(self.device), tokens, context)
         rows = [self.vocabulary.encode([BOS, *(e or ())]) for e in (told or [[]] * len(u))]
         longest = max(map(len, rows))
         symbols = trimmed(padded(rows, -(-longest // 8) * 8).to(self.device))
@@ -98,6 +112,7 @@ class PROSE:
 
         Raises ``ValueError`` for times outside those that the network was trained for.
         """
+        t, u, times = torch.as_tensor(t), torch.as_tensor(u), torch.as_tensor(times)
         first, last = float(t[-1]), self.view.span
         if bool((times < first - 1e-6).any()) or bool((times > last + 1e-6).any()):
             raise ValueError(f"times to predict must be from {first:g} to {last:g}, which the network was trained for")
@@ -118,7 +133,13 @@ class PROSE:
         constrained : only whole systems are written; without it, whatever is most probable
         """
         fused, mask, _ = self.encode(t, u, told, tokens, context)
-        components = components.to(self.device)
+        components = torch.as_tensor(components).to(self.device)
+        if components.shape != (len(u),) or not bool((components >= 1).all()) or beams < 1:
+            raise ValueError(f"components must be the number of expressions of each of {len(u)} systems, from 1 on, "
+                             f"and beams at least 1; got {components.tolist()} and {beams}")  # fmt: skip
+        if fields is None and bool((components > len(self.vocabulary.fields)).any()):
+            raise ValueError(f"the network knows the fields {', '.join(self.vocabulary.fields)}; components must be at "
+                             f"most {len(self.vocabulary.fields)}, got {components.tolist()}")  # fmt: skip
         if fields is None:
             fields = torch.arange(len(self.vocabulary.fields), device=self.device) < components[:, None]
         grammar = Grammar(self.vocabulary, components, fields) if constrained else None

@@ -37,6 +37,11 @@ class View(Protocol):
     @property
     def span(self) -> float: ...
     @property
+    def dt(self) -> float:
+        """Between the times of trainings, which are evenly spaced from 0 to ``span``."""
+        ...
+
+    @property
     def steps(self) -> int:
         """How many parts of the window can be hidden one by one."""
         ...
@@ -86,6 +91,10 @@ class Windows:
     span: float = 6.0
 
     @property
+    def dt(self) -> float:
+        return self.span / (3 * self.points - 1)
+
+    @property
     def steps(self) -> int:
         return self.points // self.group
 
@@ -133,6 +142,10 @@ class Lines:
     step: int = 2
     waves: int = 16
     span: float = 2.0
+
+    @property
+    def dt(self) -> float:
+        return self.span / (2 * self.points - 1)
 
     @property
     def steps(self) -> int:
@@ -185,6 +198,10 @@ class Maps:
     points: int = 8
     waves: int = 8
     span: float = 17.0
+
+    @property
+    def dt(self) -> float:
+        return 1.0
 
     @property
     def steps(self) -> int:
