@@ -116,5 +116,14 @@ def test_equal_numbers_share_a_parameter():
 def test_frames_that_do_not_fit():
     with pytest.raises(ValueError, match=r"must be \(2 or more, 1, n, n\)"):
         fit_flow(structure(1, []), torch.zeros(8, 2, N, N))
+    moving = torch.randn(8, 1, N, N, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="give the map eta"):
-        fit_flow(structure(1, ["topography"]), torch.ones(8, 1, N, N))
+        fit_flow(structure(1, ["topography"]), moving)
+    with pytest.raises(ValueError, match="all frames are the same"):
+        select_terms(moving[:1].expand(8, -1, -1, -1))
+    with pytest.raises(ValueError, match=r"a speed of .* is none of a flow in a box of side 2 pi"):
+        select_terms(1e4 * moving)
+    with pytest.raises(ValueError, match="every, the days between two frames, must be positive, got -1"):
+        select_terms(moving, every=-1)
+    with pytest.raises(ValueError, match=r"a frame of this flow is \(1, n, n\), got \(2, 32, 32\)"):
+        predict_flow([parse("-J(psi1, q1)"), parse("lap(psi1)")], torch.zeros(2, 32, 32), 3)

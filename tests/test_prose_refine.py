@@ -277,3 +277,10 @@ def test_no_candidates_and_times_before_the_window_are_refused(window):
     fitted = fit(*freed(TRUE), window[0], window[1][None], sigma=0.02, iterations=2, **FAST)
     with pytest.raises(ValueError, match="none before"):
         fitted.predict(torch.tensor([-1.0, 1.0]))
+
+
+@pytest.mark.parametrize("options", [{"sigma": -0.1}, {"substeps": 0}, {"n": 3}])
+def test_fits_need_times_steps_and_a_noise(options):
+    t = times(2, options.pop("n", 40))
+    with pytest.raises(ValueError, match="a fit needs 8 times, substeps of 1 and more and a positive sigma"):
+        fit(SPIRAL, {"a": 0.3, "w": 2.0}, t, spiral(t)[None], **options)

@@ -41,8 +41,10 @@ PENALTY = 2.0
 """How many times Schwarz's penalty a parameter costs: innovations are not quite white, which lets needless terms in."""
 HOPELESS = 3.0
 """A term is not tried without where the square of its value over its error is so many times the price of it."""
+SPEEDS = (1e-4, 30.0)
+"""Bounds of the rms speed, in radii of the box a day"""
 STEP = 1e-5
-"""Finite difference, in units of :data:`SCALES`."""
+"""Finite difference, in units of :data:`SCALES`"""
 FLOORS = (0.1, 0.01, 2e-3)
 """Floors of the error, one after the other: a high one makes a smooth problem that leads to the next."""
 
@@ -121,8 +123,17 @@ def window_of(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: i
         raise ValueError(f"eta is a map {tuple(frames.shape[2:])} as the frames are, got {tuple(eta.shape)}")
     if not bool(torch.isfinite(frames.sum())):
         raise ValueError("some frames are not finite; fill the gaps first")
+    if not 0 < every < math.inf:
+        raise ValueError(f"every, the days between two frames, must be positive, got {every}")
+    if not bool((frames[1:] != frames[:-1]).any()):
+        raise ValueError("all frames are the same: nothing moves that could tell an equation")
     grid, frames = Grid(frames.shape[-1], device=str(frames.device)), frames.double()
     psi, weight = grid.fft(frames), grid.weight.expand(grid.modes).clone()
+    speed = float((grid.weight * grid.K2 * psi.abs().square()).sum((-2, -1)).mean().sqrt())
+    if not SPEEDS[0] < speed < SPEEDS[1]:
+        raise ValueError(
+            f"a speed of {speed:.3g} is none of a flow in a box of side 2 pi with days; scale psi to these"
+        )
     outside = (frames - grid.ifft(psi)).square().mean((0, 2, 3)) / (frames[0, 0].numel() - weight.sum())
     weight[0, 0] = 0
     _, shell = torch.unique(grid.K2.sqrt().round(), return_inverse=True)
@@ -382,6 +393,8 @@ def predict_flow(
     steps_per_day: int | None = None,
 ) -> Tensor:  # fmt: skip
     """The next ``frames`` streamfunctions after ``frame (layers, n, n)``, ``(frames, layers, n, n)``."""
+    if frame.ndim != 3 or frame.shape[0] != layers_of(expressions):
+        raise ValueError(f"a frame of this flow is ({layers_of(expressions)}, n, n), got {tuple(frame.shape)}")
     grid = Grid(frame.shape[-1], device=str(frame.device))
     terms, values = tabulated([expressions])
     solver = flow_solver(terms, values, grid, eta)

@@ -13,6 +13,9 @@ from sciml.equation.expression import Apply, Expr, Field, Number, Param, canonic
 from sciml.prose.shooting import Rhs, Shooting, levenberg_marquardt, rates, run
 from sciml.prose.smoothing import regressed, smoothed
 
+LEAST = 8
+"""times of a window: fewer have no smoothness that tells noise from signal"""
+
 
 def measured(value: float) -> bool:
     """Whether a number is one that data decide: all but integers from -10 to 10."""
@@ -152,6 +155,9 @@ def fit(
     substeps : Runge-Kutta steps between two samples
     """
     _check(rhs, start, t, u)
+    if len(t) < LEAST or substeps < 1 or (sigma is not None and not bool((torch.as_tensor(sigma) > 0).all())):
+        raise ValueError(f"a fit needs {LEAST} times, substeps of 1 and more and a positive sigma, got {len(t)} times, "
+                         f"{substeps} and {sigma}")  # fmt: skip
     u, t = u.double(), t.to(u.device).double()
     smooth, estimate = smoothed(t, u)
     level = estimate if sigma is None else torch.as_tensor(sigma).to(u).reshape(-1, 1).expand(len(u), 1)
