@@ -129,6 +129,17 @@ def test_instruments_remove_the_bias_of_noisy_columns():
     np.testing.assert_allclose(clean[-1], np.linalg.lstsq(first, y.ravel(), rcond=None)[0])
 
 
+def test_instruments_do_not_depend_on_units():
+    """Columns in SI units are 40 orders of magnitude apart."""
+    rng, size = np.random.default_rng(0), np.array([1e3, 1e-38, 1e-7])
+    truth = rng.standard_normal((20, 30, 3))
+    x, z = (truth + 0.3 * rng.standard_normal(truth.shape) for _ in range(2))
+    y = truth @ [1.0, -0.7, 0.2]
+    one, other = (instrumented(moments([*"abcabc"], np.concatenate([x * s, z * s], -1), y)) for s in (1.0, size))
+    np.testing.assert_allclose(solve(other) * size, solve(one), rtol=1e-9)
+    check(other)
+
+
 @pytest.mark.parametrize("together", [0.0, 1.0])
 def test_errors_of_instrumented_coefficients_cover_the_truth(together):
     """Columns that are alike within a block to the part ``together``."""

@@ -147,8 +147,9 @@ def instrumented(m: Moments) -> Moments:
     Analysis, chapter 5).
     """
     p = len(m.names) // 2
-    z = slice(p, None)
-    first = np.linalg.pinv(m.xx[:, z, z].sum(0), rcond=1e-13, hermitian=True) @ m.xx[:, z, :p].sum(0)
+    z, size = slice(p, None), np.where(m.scale > 0, m.scale, 1.0)
+    xx = m.xx.sum(0) / np.outer(size, size)  # in SI units columns are 40 orders of magnitude apart
+    first = np.linalg.pinv(xx[z, z], rcond=1e-13, hermitian=True) @ xx[z, :p] * size[:p] / size[z, None]
     return replace(m, names=m.names[:p], xx=first.T @ m.xx[:, z, :p], xy=m.xy[:, z] @ first)
 
 
