@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr
@@ -121,6 +122,7 @@ def main(run: Callable[[Any, Path], dict[str, Any]], options: type) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if share()[0] > 0:  # of several processes that torchrun started, the first one speaks
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     chosen, started = parsed(options, sys.modules[run.__module__].__doc__), time.monotonic()
     try:
         check(chosen)

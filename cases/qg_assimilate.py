@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -160,11 +161,11 @@ def prepare(o: Options) -> Setting:
     if not (obs["qc"] == 0).any():
         raise Refused(f"none of the observations may be used; flags: {counts(obs) or 'there are none at all'}")
     cut = windows(obs, H, 0.0, step.dt, testbed.WINDOW, n)
-    if truth is not None and not fits(truth, z.mean(0), windows(obs, H, 0.0, length, 1, n)):
-        raise Refused(
-            f"the truth in {o.truth} explains these observations no better than the climatological mean does; give "
-            "the one that they were made of with --truth"
-        )
+    with warnings.catch_warnings(action="ignore"):  # which were said once
+        ends = windows(obs, H, 0.0, length, 1, n)
+    if truth is not None and not fits(truth, z.mean(0), ends):
+        raise Refused(f"the truth in {o.truth} explains these observations no better than the climatological mean; "
+                      "give the one that they were made of with --truth")  # fmt: skip
     return Setting(eq, step, cut, B, A, z, None if truth is None else truth[1:], obs)
 
 
