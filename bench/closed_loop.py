@@ -91,6 +91,8 @@ def run(o: Options) -> None:
         line = ["--seed", seed, *shlex.split(o.arguments)]
         if found := results("closed_loop", line, o.out / f"seed{seed}{o.name}"):
             every[f"seed {seed}"] = rows(found)
+    if failed := [str(seed) for seed in o.seeds if f"seed {seed}" not in every]:
+        print(f"{len(failed)} of {len(o.seeds)} seeds failed and are not in the table: {', '.join(failed)}")
     names = dict.fromkeys(n for own in every.values() for n in own)
     print(table({n: {seed: own.get(n, np.nan) for seed, own in every.items()} for n in names}))
 
