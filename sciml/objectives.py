@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from sciml.files import digest
 from sciml.losses import Loss, relative_l2
 from sciml.surrogate import Learned, Surrogate, Windows
 from sciml.train import Tensors, fit, share
@@ -54,6 +55,9 @@ class Supervised:
     def __post_init__(self):
         if len(self.x) != len(self.y) or len(self.x) < self.batch:
             raise ValueError(f"got {len(self.x)} inputs and {len(self.y)} targets for batches of {self.batch}")
+        if self.x.ndim != self.y.ndim or self.x.shape[2:] != self.y.shape[2:]:
+            raise ValueError(f"inputs and targets are (samples, channels, *points) on the same points, got "
+                             f"{tuple(self.x.shape)} and {tuple(self.y.shape)}")  # fmt: skip
         inputs, outputs = self.learned.inputs, self.learned.outputs
         self.inputs = inputs.scaled(self.x).float()
         self.targets = (self.y if self.unscaled else outputs.scaled(self.y)).float()
@@ -63,6 +67,9 @@ class Supervised:
         samples = drawn(self.seed, update * processes + rank, len(self.x), self.batch)
         with torch.autocast(self.inputs.device.type, torch.bfloat16, enabled=self.autocast):
             out = self.learned.net(self.inputs[samples])
+        if out.shape[1:] != self.targets.shape[1:]:
+            raise ValueError(f"the network gives {tuple(out.shape[1:])} for a sample, targets have "
+                             f"{tuple(self.targets.shape[1:])}")  # fmt: skip
         out = self.learned.outputs.unscaled(out) if self.unscaled else out
         return checked(self.loss(out, self.targets[samples]), update, samples)  # type: ignore[arg-type]
 
@@ -123,7 +130,9 @@ def emulator(
     """Train ``net`` to step ``every`` records of runs ``(time, lev, y, x)`` on a periodic grid; the last third of the
     updates goes over ``ahead`` of its own steps. Members of an ensemble are runs of their own.
 
-    Raises ``ValueError`` for runs that do not fit, ``FloatingPointError`` for losses that are not finite.
+    Means over the domain are kept as they are at the start, so that fields whose mean drifts do not fit. Raises
+    ``ValueError`` for runs that do not fit and a ``checkpoint`` of others, ``FloatingPointError`` for losses that are
+    not finite.
 
     Examples
     --------
@@ -144,6 +153,10 @@ def emulator(
     objective = Emulation(
         surrogate, windows, loss, batch, lambda u: 1 if u < 2 * updates // 3 else ahead, autocast=autocast, seed=seed
     )
-    net.load_state_dict(fit(net, objective, updates, lr=lr, checkpoint=checkpoint), strict=False)
+    about = {
+        "seed": seed, "batch": batch, "ahead": ahead, "every": every, "dt": dt,
+        "loss": getattr(loss, "__name__", type(loss).__name__), "data": digest({"runs": windows.runs.cpu()}),
+    }  # fmt: skip
+    net.load_state_dict(fit(net, objective, updates, lr=lr, checkpoint=checkpoint, about=about), strict=False)
     net.eval()
     return surrogate

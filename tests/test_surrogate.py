@@ -234,6 +234,21 @@ def test_an_emulator_learns_to_persist_and_decay():
     assert (after - q[0] / 2 - mean / 2).norm() < 0.2 * q[0].norm() / 2
 
 
+def test_a_checkpoint_of_other_runs_is_refused(tmp_path):
+    runs = [dataset(torch.cat([1e-5 * random(1, 2, 8, 8) * f**i for i in range(12)])) for f in (0.5, 0.6)]
+
+    def trained(run, **options):
+        torch.manual_seed(0)
+        return sm.emulator(MgNO(2, 2, **SMALL), [run], updates=4, batch=4, checkpoint=tmp_path / "c", **options)
+
+    trained(runs[0])
+    trained(runs[0])  # goes on
+    with pytest.raises(ValueError, match=r"other settings|data"):
+        trained(runs[1])
+    with pytest.raises(ValueError, match="seed"):
+        trained(runs[0], seed=1)
+
+
 # -- objectives ------------------------------------------------------------------------------------------------------
 def test_each_sample_is_used_once_before_any_is_used_again():
     seen = np.concatenate([drawn(0, u, 10, 4) for u in range(5)])
@@ -249,6 +264,20 @@ def line(net=None, **options):
     torch.manual_seed(1)
     net = net or MgNO(1, 1, width=8, layers=1, smoothings=((1, 0), (1, 0)))
     return Supervised(Learned(net, Scaling.of(x), Scaling.of(y)), x, y, relative_l2, batch=4, **options)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda y: y[:, 0], r"are \(samples, channels, \*points\) on the same points"),
+    (lambda y: y[..., :1], "on the same points"),
+    (lambda y: y.expand(-1, 3, -1, -1), r"the network gives \(1, 8, 8\) for a sample, targets have \(3, 8, 8\)"),
+])  # fmt: skip
+def test_targets_that_do_not_fit_are_refused(change, message):
+    """They would be broadcast."""
+    x = random(12, 1, 8, 8)
+    y = change(2 * x)
+    learned = Learned(MgNO(1, 1, **SMALL), Scaling.of(x), Scaling.of(x))
+    with pytest.raises(ValueError, match=message):
+        Supervised(learned, x, y, relative_l2, batch=4, unscaled=False)(0)
 
 
 def test_training_learns_a_line():
