@@ -124,7 +124,7 @@ def test_values_in_layers_are_spectral_derivatives():
     fields |= {"q2": read_by_numpy("lap(psi2)", fields, grid) + difference}
     fields |= {n: np.broadcast_to(fixed[m], grid.shape) for n, m in (("eta", "topography"), ("psi_R", "psi_R"))}
     fields |= {"sponge": np.broadcast_to(fixed["sponge"][:, None], grid.shape)}
-    assert len(terms(eq)) == 38
+    assert len(terms(eq)) == 40
     assert_equal_numpy(eq, terms(eq), eq.pv(psi), fields)
     assert_equal_numpy(eq, own(eq), eq.pv(psi), fields)
 

@@ -131,9 +131,7 @@ def window_of(frames: Tensor, eta: Tensor | None, every: float, steps_per_day: i
     psi, weight = grid.fft(frames), grid.weight.expand(grid.modes).clone()
     speed = float((grid.weight * grid.K2 * psi.abs().square()).sum((-2, -1)).mean().sqrt())
     if not SPEEDS[0] < speed < SPEEDS[1]:
-        raise ValueError(
-            f"a speed of {speed:.3g} is none of a flow in a box of side 2 pi with days; scale psi to these"
-        )
+        raise ValueError(f"a speed of {speed:.3g} is none of a flow in a box of side 2 pi with days; scale psi to that")
     outside = (frames - grid.ifft(psi)).square().mean((0, 2, 3)) / (frames[0, 0].numel() - weight.sum())
     weight[0, 0] = 0
     _, shell = torch.unique(grid.K2.sqrt().round(), return_inverse=True)
