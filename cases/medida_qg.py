@@ -133,6 +133,8 @@ def setting(o: Options) -> System:
     if o.case not in SYSTEMS:
         raise Refused(f"--case {o.case}: there are {', '.join(SYSTEMS)}")
     goes_with(o, noisy(o), "--noise or --sensors", "interpolator", "twin", "same_sensors")
+    if o.interpolator == "resolved" and o.sensors < 1:
+        raise Refused("--interpolator resolved needs all points seen; take another one with --sensors")
     if not o.layers:
         raise Refused("--layers must name a layer")
     return SYSTEMS[o.case](o.nx or POINTS[o.preset][o.case not in JET])

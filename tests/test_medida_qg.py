@@ -95,6 +95,7 @@ def test_kept_states_of_another_run_are_refused(call, kept, tmp_path, qg, option
 
 @pytest.mark.parametrize(("line", "message"), [
     ("--sensors 0", "--sensors must be from 0.01 to 1"),
+    ("--sensors 0.5 --interpolator resolved", "--interpolator resolved needs all points seen"),
     ("--noise -1", "--noise must be from 0 to 10, got -1"),
     ("--rounds 0", "--rounds must be from 1"),
     ("--samples 1", "--samples must be from 2"),

@@ -282,5 +282,5 @@ def test_no_candidates_and_times_before_the_window_are_refused(window):
 @pytest.mark.parametrize("options", [{"sigma": -0.1}, {"substeps": 0}, {"n": 3}])
 def test_fits_need_times_steps_and_a_noise(options):
     t = times(2, options.pop("n", 40))
-    with pytest.raises(ValueError, match="a fit needs 8 times, substeps of 1 and more and a positive sigma"):
+    with pytest.raises(ValueError, match="a fit needs 8 times, substeps of 1 and more and no negative sigma"):
         fit(SPIRAL, {"a": 0.3, "w": 2.0}, t, spiral(t)[None], **options)

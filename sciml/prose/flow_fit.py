@@ -42,7 +42,7 @@ PENALTY = 2.0
 HOPELESS = 3.0
 """A term is not tried without where the square of its value over its error is so many times the price of it."""
 SPEEDS = (1e-4, 30.0)
-"""Bounds of the rms speed, in radii of the box a day"""
+"""Bounds of the rms speed, a day, in a box of side 2 pi"""
 STEP = 1e-5
 """Finite difference, in units of :data:`SCALES`"""
 FLOORS = (0.1, 0.01, 2e-3)

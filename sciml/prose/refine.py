@@ -155,9 +155,9 @@ def fit(
     substeps : Runge-Kutta steps between two samples
     """
     _check(rhs, start, t, u)
-    if len(t) < LEAST or substeps < 1 or (sigma is not None and not bool((torch.as_tensor(sigma) > 0).all())):
-        raise ValueError(f"a fit needs {LEAST} times, substeps of 1 and more and a positive sigma, got {len(t)} times, "
-                         f"{substeps} and {sigma}")  # fmt: skip
+    if len(t) < LEAST or substeps < 1 or (sigma is not None and not bool((torch.as_tensor(sigma) >= 0).all())):
+        raise ValueError(f"a fit needs {LEAST} times, substeps of 1 and more and no negative sigma, got {len(t)} "
+                         f"times, {substeps} and {sigma}")  # fmt: skip
     u, t = u.double(), t.to(u.device).double()
     smooth, estimate = smoothed(t, u)
     level = estimate if sigma is None else torch.as_tensor(sigma).to(u).reshape(-1, 1).expand(len(u), 1)
