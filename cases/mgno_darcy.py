@@ -38,7 +38,7 @@ from sciml.losses import relative_h1, relative_l2
 from sciml.nn.boundary import resized
 from sciml.nn.mgno import PUBLISHED
 from sciml.objectives import Supervised
-from sciml.operator_data import Flow, elliptic_samples, flow_samples, sample_seeds
+from sciml.operator_data import Flow, elliptic_samples, flow_samples, sample_seeds, stride
 from sciml.surrogate import Learned, Scaling
 from sciml.train import same
 
@@ -94,6 +94,8 @@ class Options(Common):
     """Points along an axis (default: 85; helmholtz 101, ns 64; quick 22)."""
     samples: Annotated[int, Range(1, 1_000_000)] | None = None
     """Samples for training (default: 1000, quick 32)."""
+    test: Annotated[int, Range(1, 1_000_000)] | None = None
+    """Samples for tests (default: 100, quick 8)."""
     batch: Annotated[int, Range(1, 100_000)] = 8
     """Samples in an update."""
     lr: Annotated[float, Range(0, 1, open=True)] = 3e-3
@@ -105,7 +107,8 @@ class Options(Common):
     resume: bool = False
     """Go on with interrupted trainings in --out; networks that are there are not trained again."""
     data: Path | None = None
-    """Folder of the data sets, made where they are missing (default: runs/operator)."""
+    """Folder of the data sets, made where they are missing (default: runs/operator). TASK_train.nc and TASK_test.nc
+    in it, as data/make_operator_data.py and sciml.operator_files make them, are used as they are."""
 
     @property
     def name(self) -> str:
@@ -119,24 +122,47 @@ class Options(Common):
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
-def split(o: Options, which: str, points: int, n: int) -> xr.Dataset:
-    """Samples of one split with ``points`` along an axis, from a file where there is one."""
-    task, where = TASKS[o.task].name, folder(o.data or Path("runs") / "operator", "--data")
-    fine = 2 * points if task == "ns" else points if task == "helmholtz" else 2 * points - 1
-    path = where / f"{task}_{points}_{fine}_{n}_{o.data_seed}_{which}.nc"
-    if not path.exists():
-        print(f"making {path}", flush=True)
-        seeds = sample_seeds(o.data_seed, which, 0, n)
-        if task == "ns":
-            made = flow_samples(seeds, Flow(records=STEPS, points=points, fine=fine))
-        else:
-            made = elliptic_samples(task, seeds, points, fine)
-        write_netcdf(made, path)
+def sets(o: Options) -> Path:
+    return folder(o.data or Path("runs") / "operator", "--data")
+
+
+def ready(o: Options, which: str) -> Path | None:
+    """A data set that is there already, with points of its own."""
+    path = sets(o) / f"{TASKS[o.task].name}_{which}.nc"
+    return path if path.exists() else None
+
+
+def opened(path: Path) -> xr.Dataset:
+    """Samples of a file."""
     with refusing(path):
         ds = xr.open_dataset(path, decode_times=False, engine="netcdf4")
     if "omega" not in ds and not {"a", "u"} <= set(ds.variables):
         raise Refused(f"{path} holds no samples: it needs a and u, or omega; remove it, and it is made again")
     return ds
+
+
+def split(o: Options, which: str, points: int, n: int) -> xr.Dataset:
+    """n samples of one split with ``points`` along an axis: of a set that is there, of a file made before, or made."""
+    task, periodic = TASKS[o.task].name, o.task == "ns"
+    if path := ready(o, which):
+        ds = opened(path)
+        if ds.sizes["sample"] < n:
+            asked_by = {"train": "samples", "test": "test"}[which]
+            raise Refused(f"{path} holds {ds.sizes['sample']} samples: ask for no more with --{asked_by}")
+        s = stride(ds.sizes["x"], points, periodic)
+        return ds.isel(sample=slice(n), y=slice(None, None, s), x=slice(None, None, s))
+    finest = 4 * int(o.scale["points"]) - 3  # of training and of tests
+    fine = {"ns": 2 * points, "helmholtz": points}.get(o.task, finest)
+    path = sets(o) / f"{task}_{points}_{fine}_{n}_{o.data_seed}_{which}.nc"
+    if not path.exists():
+        print(f"making {path}", flush=True)
+        seeds = sample_seeds(o.data_seed, which, 0, n)
+        if periodic:
+            made = flow_samples(seeds, Flow(records=STEPS, points=points, fine=fine))
+        else:
+            made = elliptic_samples(task, seeds, points, fine)
+        write_netcdf(made, path)
+    return opened(path)
 
 
 def pairs(ds: xr.Dataset, stride: int = 1) -> tuple[Tensor, Tensor]:
@@ -163,18 +189,31 @@ class Test(NamedTuple):
         return f"{self.points} points" + (", direct" if self.through is None else "")
 
 
+def resolutions(o: Options, n: int) -> list[int]:
+    """Points along an axis of tests: n, half and twice as fine ones, of these such that have the walls, and that a set
+    which is there has."""
+    more = int(o.task != "ns")  # both walls are points
+    found = [n, *([] if (n - more) % 2 else [(n + more) // 2]), *([] if o.task == "helmholtz" else [2 * n - more])]
+    if path := ready(o, "test"):
+        intervals = opened(path).sizes["x"] - more
+        found = [p for p in found if p <= intervals + more and intervals % (p - more) == 0]
+    return found
+
+
 def tests(o: Options, n: int, test: int) -> list[Test]:
     """Test samples with n points along an axis, half and twice as many."""
-    task = TASKS[o.task].name
-    fine = n if task == "helmholtz" else 2 * n - 1 if task != "ns" else 2 * n
-    ds, found = split(o, "test", fine, test), []
-    for stride in (1, 2, 4) if fine != n else (1, 2):
-        if task == "ns":
-            w = torch.as_tensor(ds["omega"].values)[:, :, ::stride, ::stride]
-            found.append(Test(w.shape[-1], w[:, :1], w[:, 1:], STEPS))
+    sizes, found = resolutions(o, n), []
+    if n not in sizes:
+        raise Refused(f"{ready(o, 'test')} has no grid of {n} points; choose --points among those that it has")
+    ds = split(o, "test", max(sizes), test)
+    for size in sorted(sizes, reverse=True):
+        s = stride(max(sizes), size, o.task == "ns")
+        if o.task == "ns":
+            w = torch.as_tensor(ds["omega"].values)[:, :, ::s, ::s]
+            steps = min(STEPS, w.shape[1] - 1)
+            found.append(Test(size, w[:, :1], w[:, 1 : steps + 1], steps))
         else:
-            x, y = pairs(ds, stride)
-            found.append(Test(x.shape[-1], x, y))
+            found.append(Test(size, *pairs(ds, s)))
     return found
 
 
@@ -258,12 +297,12 @@ def predicted(learned: Learned, test: Test, boundary: tuple[str, str]) -> Tensor
 
 
 def errors(o: Options, learned: Learned, test: Test) -> dict[str, np.ndarray]:
-    """Relative errors of each sample, L2 and H1; of ns of all steps together."""
+    """Relative errors of each sample, L2 and H1; of ns of all steps together. Not a number where there are none."""
     try:
         u = predicted(learned, test, TASKS[o.task].boundary)
-    except ValueError as error:  # a grid that is too coarse for the levels
+    except ValueError as error:  # a grid that is too coarse for the levels, or steps that blew up
         print(f"{test.name}: {error}")
-        return {}
+        return dict.fromkeys(("l2", "h1"), np.full(len(test.x), np.nan))
     h1 = relative_h1(TASKS[o.task].boundary)
     return {"l2": relative_l2(u, test.y).numpy(), "h1": h1(u, test.y).numpy()}
 
@@ -278,6 +317,8 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     x, y = pairs(split(o, "train", n, scale["samples"]))
     checks = tests(o, n, scale["test"])
     make_room(out, (*WRITTEN, *operators.WRITTEN), o)
+    if o.task != "ns" and not n % 2:
+        print(f"no test on half as fine a grid: every other one of {n} points lacks a wall, of {n + 1} not")
     learned = {name: learn(o, out, name, x, y) for name in o.networks}
     checks += [t._replace(through=n) for t in checks]
     found = {name: {t.name: errors(o, one, t) for t in checks} for name, one in learned.items()}
@@ -291,7 +332,7 @@ def report(o: Options, out: Path, n: int, learned: dict[str, Learned], found, ch
         own = one[here]
         rows[name] = {"weights": float(operators.count(learned[name].net)), "L2": float(own["l2"].mean()),
                       "H1": float(own["h1"].mean())}  # fmt: skip
-        rows[name] |= {p: float(e["l2"].mean()) for p, e in one.items() if not p.startswith(here) and e}
+        rows[name] |= {p: float(e["l2"].mean()) for p, e in one.items() if not p.startswith(here)}
     print(f"relative errors of {checks[0].x.shape[0]} test samples, trained with {n} x {n} points")
     print(score.table(rows))
     names = xr.DataArray(list(found), dims="network", attrs={"units": "1"})

@@ -1,9 +1,10 @@
 """Emulators of two-layer quasi-geostrophic turbulence: MgNO beside other networks and classical forecasts.
 
 A model with 256 x 256 points is seen with 64 x 64 once a day. A network learns the change over --lead-days of the PV
-q of both layers; steps of it are forecasts, and its climate. Beside it: persistence, a linear inverse model (Penland &
-Sardeshmukh 1995), the model itself with 64 x 64 points, and with --train a U-Net and neuraloperator's FNO, which have
-the same data, loss, and processor time to learn in. MgNO: He, Liu & Xu 2024 (ICLR, arXiv 2310.19809).
+q of both layers, or, with --correct, the error that the model with 64 x 64 points makes in that time; steps of it are
+forecasts, and its climate. Beside it: persistence, that model alone, and with --train a linear inverse model (Penland &
+Sardeshmukh 1995), a U-Net and neuraloperator's FNO, which have the same data, loss, and processor time to learn in.
+MgNO: He, Liu & Xu 2024 (ICLR, arXiv 2310.19809).
 
 Without --train the weights in data/weights/mgno_qg.safetensors are used. Tests are runs that no training has seen.
 
@@ -42,6 +43,7 @@ from sciml.train import same
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "data" / "weights" / "mgno_qg.safetensors"
+CORRECTING = ROOT / "data" / "weights" / "mgno_qg_correct.safetensors"
 SCALES: dict[str, dict[str, Any]] = {
     "quick": dict(fine=128, runs=2, days=240, horizon=60, starts=4, years=1, minutes=0.2),
     "default": dict(fine=256, runs=8, days=1080, horizon=120, starts=12, years=10, minutes=20.0),
@@ -70,6 +72,8 @@ class Options(Common):
     """Train --networks, then compare them."""
     networks: tuple[Literal["mgno", "unet", "fno"], ...] = ("mgno", "unet")
     """What to train; fno needs neuraloperator (make bench/.neuralop/installed)."""
+    correct: bool = False
+    """Networks correct what the model with --nx points does in --lead-days, instead of taking its place."""
     weights: Path | None = None
     """Surrogate to use without --train (default: the one that comes with the package)."""
     lead_days: Annotated[int, Range(1, 1_000)] = 2
@@ -125,22 +129,31 @@ def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[
     windows, grid = Windows(truths, o.lead_days), preset("eddy", o.nx, dealias=o.kept).grid
     known, found = emulation.climate(preset("eddy", o.nx), truths.flatten(0, 1)), {}  # type: ignore[arg-type]
     settings = {n: getattr(o, n) for n in ("preset", "seed", "lead_days", "ahead", "psi", "kept", "batch", "nx")}
+    settings |= {"correct": True} if o.correct else {}
+    base, dt = corrected(o), o.lead_days * DAY
     settings |= {n: scale[n] for n in ("fine", "days")} | operators.length(o.updates, scale["minutes"])
     for name in o.networks:
         path = out / f"{name}.safetensors"
         if path.exists():
             same(path, Learned.load(path).about, settings)
         else:
-            net = operators.make(name, o.seed, 2, 2, **NETS[name])
-            surrogate = Surrogate(Learned(net, *windows.scalings()), grid, o.lead_days * DAY, ("q1", "q2"))
+            net = operators.make(name, o.seed, 4 if o.correct else 2, 2, **NETS[name])
+            learned = Learned(net, *windows.scalings(step=base, dt=dt))
+            surrogate = Surrogate(learned, grid, dt, ("q1", "q2"), step=base)
             about = learn(o, scale, out, name, surrogate, windows, settings)
             command = f"python cases/mgno_qg.py --train --preset {o.preset} --networks {name} --seed {o.seed} "
             command += f"--updates {about['updates']} --ahead {o.ahead} --psi {o.psi:g} --kept {o.kept:g}"
+            command += " --correct" * o.correct
             truth = {"energy": known.energy.tolist(), "enstrophy": known.enstrophy.tolist(),
                      "spectrum": known.spectrum.tolist()}  # fmt: skip
             surrogate.save(path, command=command, truth=truth, settings=settings, **about)
-        found[name] = Surrogate.load(path)
+        found[name] = Surrogate.load(path, base)
     return found
+
+
+def corrected(o: Options) -> sm.Step | None:
+    """The classical step that networks correct, if they do."""
+    return stepper("eddy", o.nx, dtype=torch.float32) if o.correct else None
 
 
 def loss_of(surrogate: Surrogate, weight: float) -> Loss:
@@ -149,7 +162,7 @@ def loss_of(surrogate: Surrogate, weight: float) -> Loss:
     q alone says little of the largest eddies, whose psi is large and whose q is small.
     """
     eq: Any = sm.preset("eddy", surrogate.grid.nx, dtype=torch.float32)
-    std = surrogate.learned.inputs.std
+    std = surrogate.states.std
 
     def psi(z: Tensor) -> Tensor:
         found = eq.grid.ifft(eq.psi(eq.grid.fft(z * std)))
@@ -175,12 +188,14 @@ def learn(
 
 # -- comparison ------------------------------------------------------------------------------------------------------
 def steps(o: Options, surrogates: dict[str, Surrogate], truths: Tensor, lead: int) -> dict[str, tuple[Any, int]]:
-    """Every forecast's step, and how many of them make ``lead`` days."""
+    """Every forecast's step, and how many of them make ``lead`` days; the linear inverse model only where there are
+    ``truths`` to fit it to that are not the test's."""
     eq, coarse = preset("eddy", o.nx), stepper("eddy", o.nx)
-    linear = LinearInverse.of(eq, truths, lead, lead * DAY)  # type: ignore[arg-type]
-    return {n: (s, 1) for n, s in surrogates.items()} | {
-        f"model, {o.nx} points": (coarse, lead * round(DAY / coarse.dt)), "linear inverse": (linear, 1)
-    }  # fmt: skip
+    found: dict[str, tuple[Any, int]] = {n: (s, 1) for n, s in surrogates.items()}
+    found[f"model, {o.nx} points"] = coarse, lead * round(DAY / coarse.dt)
+    if o.train:
+        found["linear inverse"] = LinearInverse.of(eq, truths, lead, lead * DAY), 1  # type: ignore[arg-type]
+    return found
 
 
 def skills(all_steps: dict[str, tuple[Any, int]], truth: Tensor, lead: int) -> dict[str, Skill]:
@@ -246,7 +261,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
         truths = fields(o, scale, range(scale["runs"]))
         surrogates = train(o, scale, out, truths)
     else:
-        surrogates = {"mgno": Surrogate.load(o.weights or WEIGHTS)}
+        surrogates = {"mgno": Surrogate.load(o.weights or (CORRECTING if o.correct else WEIGHTS), corrected(o))}
     leads = {round(s.dt / DAY) for s in surrogates.values()}
     if any(s.grid.shape != (o.nx, o.nx) for s in surrogates.values()) or len(leads) > 1:
         raise Refused(f"the weights are not of {o.nx} points along an axis, or of different steps; see --nx")

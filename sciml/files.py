@@ -16,8 +16,13 @@ from torch import Tensor
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``: it takes its place if the block ends well, and vanishes if it does not."""
+    """A temporary name beside ``path``: it takes its place if the block ends well, and vanishes if it does not.
+
+    Raises ``FileNotFoundError`` where the folder is not there.
+    """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
     partial = path.with_name(f".partial.{os.getpid()}.{path.name}")  # several processes may write the same
     try:
         yield partial

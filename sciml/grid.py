@@ -12,6 +12,9 @@ import xarray as xr
 from torch import Tensor
 
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+SPANS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hr": 3600.0, "hour": 3600.0,
+         "d": 86400.0, "day": 86400.0, "1": 1.0, "": 1.0}  # fmt: skip
+"""Seconds in a unit of time, by its names in CF (UDUNITS), without the s of the plural; without units a number stays"""
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,28 @@ class Grid:
                 raise ValueError(f"coordinate {name!r} covers {v.size * step.mean():g} of its period {length:g}")
             found |= {f"n{name}": v.size, f"L{name}": length, f"{name}0": float(v[0])}
         return cls(**found, **options)
+
+
+def seconds(ds: xr.Dataset | xr.DataArray) -> np.ndarray:
+    """Times ``(time,)`` of a Dataset in seconds: numbers by their units, ``days since 2001-01-01`` or just ``h``; dates
+    of any calendar, as xarray decodes them, counted from the first.
+
+    Raises ``ValueError`` where there is no coordinate ``time``, or its units are not known.
+    """
+    if "time" not in ds.coords:
+        raise ValueError(f"no coordinate 'time' in the data set; it has {sorted(map(str, ds.coords))}")
+    time = np.atleast_1d(ds["time"].values)
+    if np.issubdtype(time.dtype, np.timedelta64):
+        return time / np.timedelta64(1, "s")
+    if np.issubdtype(time.dtype, np.datetime64):
+        return (time - time[0]) / np.timedelta64(1, "s")
+    if not np.issubdtype(time.dtype, np.number):  # dates of other calendars
+        return np.array([(t - time[0]).total_seconds() for t in time])
+    units = str(ds["time"].attrs.get("units", "")).partition(" since ")[0].strip().lower()
+    span = SPANS.get(units, SPANS.get(units.removesuffix("s")))
+    if span is None:
+        raise ValueError(f"the times are in {units!r}; they must be dates, or in seconds, minutes, hours or days")
+    return span * time.astype(float)
 
 
 def keep_low(fh: Tensor, n: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sciml.files import digest
 from sciml.losses import Loss, relative_l2
+from sciml.step import Step
 from sciml.surrogate import Learned, Surrogate, Windows
 from sciml.train import Tensors, fit, share
 
@@ -104,7 +105,7 @@ class Emulation:
         if count < self.batch:
             raise ValueError(f"the runs have {count} stretches of {steps} steps, fewer than a batch of {self.batch}")
         samples = rng.choice(count, self.batch, replace=False).tolist()
-        truth = self.surrogate.learned.inputs.scaled(self.windows(samples, steps)).float()
+        truth = self.surrogate.states.scaled(self.windows(samples, steps)).float()
         truth = self.surrogate.kept(truth)
         if self.shifted:
             truth = truth.roll([int(rng.integers(n)) for n in truth.shape[-2:]], (-2, -1))
@@ -124,15 +125,16 @@ class Emulation:
 
 def emulator(
     net: nn.Module, runs: Sequence[xr.Dataset], every: int = 1, updates: int = 2000, *, lr: float = 1e-3,
-    batch: int = 8, ahead: int = 2, loss: Loss = relative_l2, name: str = "q", autocast: bool = True, seed: int = 0,
-    checkpoint: Path | None = None,
+    batch: int = 8, ahead: int = 2, loss: Loss = relative_l2, name: str = "q", conserving: bool = True,
+    step: Step | None = None, autocast: bool = True, seed: int = 0, checkpoint: str | Path | None = None,
 ) -> Surrogate:  # fmt: skip
-    """Train ``net`` to step ``every`` records of runs ``(time, lev, y, x)`` on a periodic grid; the last third of the
+    """Train ``net`` to step ``every`` records of runs ``(time, [lev,] y, x)`` on a periodic grid; the last third of the
     updates goes over ``ahead`` of its own steps. Members of an ensemble are runs of their own.
 
-    Means over the domain are kept as they are at the start, so that fields whose mean drifts do not fit. Raises
-    ``ValueError`` for runs that do not fit and a ``checkpoint`` of others, ``FloatingPointError`` for losses that are
-    not finite.
+    Where ``conserving``, means over the domain stay as they are at the start, as those of PV do in a periodic box, and
+    fields are scaled without subtracting a mean; otherwise means change, and fields are centred. With a classical
+    ``step`` of the fields the network, of twice as many inputs, learns to correct it. Raises ``ValueError`` for runs
+    that do not fit and a ``checkpoint`` of others, ``FloatingPointError`` for losses that are not finite.
 
     Examples
     --------
@@ -149,14 +151,17 @@ def emulator(
     if not windows.count(ahead):
         raise ValueError(f"runs of {windows.runs.shape[1]} times are too short for {ahead} steps of {every} times each")
     names = tuple(f"{name}{i + 1}" for i in range(windows.runs.shape[2]))
-    surrogate = Surrogate(Learned(net, *windows.scalings()), grid, dt, names)
+    learned = Learned(net, *windows.scalings(not conserving, step, dt))
+    surrogate = Surrogate(learned, grid, dt, names, conserving, step)
     objective = Emulation(
         surrogate, windows, loss, batch, lambda u: 1 if u < 2 * updates // 3 else ahead, autocast=autocast, seed=seed
     )
     about = {
-        "seed": seed, "batch": batch, "ahead": ahead, "every": every, "dt": dt,
+        "seed": seed, "batch": batch, "ahead": ahead, "every": every, "dt": dt, "conserving": conserving,
         "loss": getattr(loss, "__name__", type(loss).__name__), "data": digest({"runs": windows.runs.cpu()}),
     }  # fmt: skip
-    net.load_state_dict(fit(net, objective, updates, lr=lr, checkpoint=checkpoint, about=about), strict=False)
+    warm_up = min(100, 1 + updates // 10)
+    averaged = fit(net, objective, updates, lr=lr, warm_up=warm_up, checkpoint=checkpoint, about=about)
+    net.load_state_dict(averaged, strict=False)
     net.eval()
     return surrogate

@@ -92,6 +92,8 @@ def read_darcy(path: str | Path, stride: int = 1, names: tuple[str, str] = ("coe
     needed(found, path, **dict.fromkeys(names, 3))
     coefficient, solution = (found[n] for n in names)
     n = solution.shape[-1]
+    if (n - 1) % stride:
+        raise ValueError(f"stride {stride} leaves {n} points without the last wall: stride must divide {n - 1}")
     agree(path, coefficient.shape, solution.shape, (len(solution), n, n))
     kept, dims = slice(None, None, stride), ("sample", "y", "x")
     data = {"a": (dims, coefficient[:, kept, kept], "coefficient"), "u": (dims, solution[:, kept, kept], "solution")}

@@ -19,10 +19,10 @@ STEPS = 12
 """of a day with 64 points along x; with n times the points, n / 2 times as many, but no fewer"""
 
 
-def stepper(config: str, nx: int) -> Step:
-    """The model ``config`` (see :data:`sciml.equation.presets.PRESETS`) with ``nx`` points, and its time step: 7200 s
-    with 64 points and 128, 3600 s with 256."""
-    return ab3(preset(config, nx), DAY / max(STEPS, round(STEPS * nx / 128)))
+def stepper(config: str, nx: int, **changes) -> Step:
+    """The model ``config`` (see :data:`sciml.equation.presets.PRESETS`) with ``nx`` points and ``changes``, and its
+    time step: 7200 s with 64 points and 128, 3600 s with 256."""
+    return ab3(preset(config, nx, **changes), DAY / max(STEPS, round(STEPS * nx / 128)))
 
 
 def seen(config: str, nx: int, fine: int, days: int, seed: int, years: float = 6.0) -> xr.Dataset:

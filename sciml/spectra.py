@@ -21,7 +21,7 @@ from sciml.data import from_dataset as fields_at
 from sciml.equation.base import Term, apply
 from sciml.equation.expression import Field, J, lap
 from sciml.equation.qg import QuasiGeostrophic
-from sciml.grid import Grid
+from sciml.grid import Grid, seconds
 from sciml.record import Means
 
 DESCRIPTIONS = {
@@ -186,7 +186,7 @@ def from_dataset(ds: xr.Dataset, eq: QuasiGeostrophic, dt: float | None = None) 
     if eq.filter is not None and dt is None:
         warnings.warn("without dt the budget lacks the energy that the filter takes", stacklevel=2)
     ds = ds if "time" in ds["q"].dims else ds.expand_dims("time")
-    times = seconds(ds["time"].values) if "time" in ds.coords else np.zeros(ds.sizes["time"])
+    times = seconds(ds) if "time" in ds.coords else np.zeros(ds.sizes["time"])
     means = Means()
     for i, t in enumerate(times):
         means = means.plus(diagnostics(eq, eq.init(fields_at(ds, eq, i)), dt, float(t)))
@@ -194,11 +194,3 @@ def from_dataset(ds: xr.Dataset, eq: QuasiGeostrophic, dt: float | None = None) 
     if len(times) > 1 and times[-1] > times[0]:
         values["residual"] = residual(eq, values, means.first, means.last, times[-1] - times[0])
     return dataset(eq, values)
-
-
-def seconds(times: np.ndarray) -> np.ndarray:
-    """Times as numbers: as they are, or the seconds since the first where xarray has decoded them to dates."""
-    if np.issubdtype(times.dtype, np.number):
-        return times.astype(float)
-    return np.array([(t - times[0]) / np.timedelta64(1, "s") if isinstance(t, np.datetime64)
-                     else (t - times[0]).total_seconds() for t in times])  # fmt: skip

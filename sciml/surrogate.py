@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +14,16 @@ import xarray as xr
 from torch import Tensor, nn
 
 from sciml.files import load_tensors, refusing, save_tensors
-from sciml.grid import Grid
+from sciml.grid import Grid, seconds
 from sciml.nn.mgno import MgNO
 from sciml.nn.unet import UNet
-from sciml.step import State
+from sciml.step import State, Step
 
 NETWORKS: dict[str, Any] = {"MgNO": MgNO, "UNet": UNet}
 """Networks that files may name; each is made of keyword arguments that ``about`` gives."""
 KIND = "trained network"
+SAMPLE = 64
+"""Stretches of which the errors of a classical step are scaled"""
 
 
 class Scaling(NamedTuple):
@@ -57,7 +60,8 @@ class Learned:
 
     ``about`` is what its file says of it.
 
-    Raises ``ValueError`` for scalings of other channels than the network's; calls refuse fields that are not finite.
+    Raises ``ValueError`` for scalings of other channels than the network's; calls refuse fields of other channels or
+    axes, and such that are not finite.
     """
 
     net: nn.Module
@@ -72,6 +76,9 @@ class Learned:
             raise ValueError(f"the network has {c.inputs} inputs and {c.outputs} outputs, the scalings are of {sizes}")
 
     def __call__(self, fields: Tensor) -> Tensor:
+        channels, axes = len(self.inputs.mean), self.inputs.mean.ndim - 1
+        if fields.ndim != axes + 2 or fields.shape[1] != channels:
+            raise ValueError(f"fields must be (batch, {channels} channels, {axes} axes), got {tuple(fields.shape)}")
         if not bool(torch.isfinite(fields.sum())):
             raise ValueError("the fields are not finite everywhere")
         weight = next(self.net.parameters())
@@ -127,6 +134,11 @@ class Surrogate:
     which otherwise piles up over thousands of them. Increments have no mean over the box where ``conserving``, as PV in
     a periodic box has none. ``names`` are those of the channels, ``dt`` in s.
 
+    With a classical ``step`` the network corrects that instead: it is shown the fields and by how much the step, taken
+    as often as fits into dt, changes them, and gives what is to be added to that,
+
+    .. math:: q(t + dt) = M(q) + N(q, M(q) - q).
+
     Examples
     --------
     >>> emulator = sm.Surrogate.load("data/weights/mgno_qg.safetensors")
@@ -141,6 +153,29 @@ class Surrogate:
     dt: float
     names: tuple[str, ...]
     conserving: bool = True
+    step: Step | None = None
+
+    def __post_init__(self):
+        n, step = len(self.names), self.step
+        wanted, what = (n, "") if step is None else (2 * n, " that corrects a step")
+        if (len(self.learned.inputs.mean), len(self.learned.outputs.mean)) != (wanted, n):
+            raise ValueError(f"a surrogate of {n} fields{what} needs a network of {wanted} inputs and {n} outputs")
+        if step is None:
+            return
+        shape, fits = step.equation.grid.shape, np.isclose(self.every * step.dt, self.dt, rtol=1e-9)
+        if shape != self.grid.shape or not fits:
+            raise ValueError(f"a step of {step.dt:g} s on a grid of {shape} points does not go into {self.dt:g} s on "
+                             f"one of {self.grid.shape}")  # fmt: skip
+
+    @property
+    def every(self) -> int:
+        """How often the classical step is taken in one of these."""
+        return 0 if self.step is None else round(self.dt / self.step.dt)
+
+    @cached_property
+    def states(self) -> Scaling:
+        """Of the fields."""
+        return Scaling(*(s[: len(self.names)] for s in self.learned.inputs))
 
     def init(self, fields: Tensor, time: float = 0.0, seed: int = 0) -> State:
         """Raises ``ValueError`` for fields of other channels, of another grid, or not finite."""
@@ -151,7 +186,7 @@ class Surrogate:
         if not bool(torch.isfinite(fields).all()):
             raise ValueError("the fields are not finite everywhere")
         weight = next(self.learned.net.parameters())
-        return State(self.kept(self.learned.inputs.scaled(fields).to(weight)), float(time))
+        return State(self.kept(self.states.scaled(fields).to(weight)), float(time))
 
     def kept(self, z: Tensor) -> Tensor:
         """The waves that the grid keeps."""
@@ -166,31 +201,53 @@ class Surrogate:
     def advanced(self, z: Tensor) -> Tensor:
         """Scaled fields one step later; gradients flow."""
         flat = z.reshape(-1, *z.shape[-3:])
-        change = self.learned.net(flat).to(z.dtype) * (self.learned.outputs.std / self.learned.inputs.std).to(z)
+        start, shown = flat, flat
+        if self.step is not None:
+            start = self.stepped(flat)
+            scale = self.states.std / self.learned.inputs.std[len(self.names) :]
+            shown = torch.cat([flat, (start - flat) * scale.to(flat)], 1)
+        change = self.learned.net(shown).to(z.dtype) * (self.learned.outputs.std / self.states.std).to(z)
         if self.conserving:
             change = change - change.mean((-2, -1), keepdim=True)
-        return self.kept(flat + change).reshape(z.shape)
+        return self.kept(start + change).reshape(z.shape)
+
+    def stepped(self, z: Tensor) -> Tensor:
+        """Scaled fields after the classical step has been taken as often as fits into dt."""
+        assert self.step is not None
+        with torch.autocast(z.device.type, enabled=False):  # transforms need single precision
+            state = self.step.init(self.states.unscaled(z).to(self.step.equation.grid.dtype))
+            for _ in range(self.every):
+                state = self.step(state)
+            return self.states.scaled(self.step.read(state)).to(z)
 
     def read(self, state: State) -> Tensor:
         """Fields in their own units, ``(..., n, ny, nx)``."""
-        return self.learned.inputs.unscaled(state.z)
+        return self.states.unscaled(state.z)
 
     def save(self, path: Path, **about: Any) -> None:
         """Write the network with its scalings, grid and time step, and ``about`` it; see :meth:`Learned.save`."""
         g = self.grid
         grid = dict(nx=g.nx, ny=g.ny, Lx=g.Lx, Ly=g.Ly, dealias=g.dealias, x0=g.x0, y0=g.y0)
-        own = dict(grid=grid, dt=self.dt, names=self.names, conserving=self.conserving)
+        own = dict(grid=grid, dt=self.dt, names=self.names, conserving=self.conserving, every=self.every)
         self.learned.save(path, surrogate=own, **about)
 
     @classmethod
-    def load(cls, path: Path) -> Surrogate:
-        """What :meth:`save` wrote; ``ValueError`` for files of something else."""
+    def load(cls, path: Path, step: Step | None = None) -> Surrogate:
+        """What :meth:`save` wrote, with the classical ``step`` that it corrects, if it does, which files do not hold.
+
+        Raises ``ValueError`` for files of something else, and where a step is missing, too many, or another one.
+        """
         learned = Learned.load(path)
         if "surrogate" not in learned.about:
             raise ValueError(f"{path} holds a network that is no time step")
+        corrects = bool(learned.about["surrogate"].get("every"))
+        if corrects and step is None:
+            raise ValueError(f"{path} corrects a classical model: give its step, Surrogate.load(path, step)")
+        if step is not None and not corrects:
+            raise ValueError(f"{path} corrects no classical model: load it without a step")
         with refusing(path):
             own = learned.about["surrogate"]
-            return cls(learned, Grid(**own["grid"]), own["dt"], tuple(own["names"]), own["conserving"])
+            return cls(learned, Grid(**own["grid"]), own["dt"], tuple(own["names"]), own["conserving"], step)
 
 
 class Windows(NamedTuple):
@@ -201,9 +258,10 @@ class Windows(NamedTuple):
 
     @classmethod
     def of(cls, runs: Sequence[xr.Dataset], every: int = 1, name: str = "q") -> tuple[Windows, Grid, float]:
-        """From a variable ``(time, lev, y, x)`` of runs of equal length, their grid, and the time between states in s.
+        """From a variable ``(time, [lev,] y, x)`` of runs of equal length, their grid, and the time between states [s].
 
-        Raises ``ValueError`` where the variable is missing, or times are not evenly spaced.
+        Raises ``ValueError`` where the variable is missing, or times are not evenly spaced (see
+        :func:`sciml.grid.seconds` for their units).
         """
         if isinstance(runs, xr.Dataset) or not runs:
             raise ValueError("runs are a list of at least one Dataset, as to_dataset makes them")
@@ -213,10 +271,10 @@ class Windows(NamedTuple):
         if missing := [i for i, ds in enumerate(runs) if name not in ds]:
             there = ", ".join(map(str, runs[missing[0]].data_vars))
             raise ValueError(f"run {missing[0]} has no variable {name!r}, but {there}; choose one with name=")
-        steps = np.concatenate([np.diff(ds["time"].values) for ds in runs])
+        steps = np.concatenate([np.diff(seconds(ds)) for ds in runs])
         if not len(steps) or not np.allclose(steps, steps[0], rtol=1e-6):
             raise ValueError("the times of the runs are not evenly spaced")
-        values = [np.array(ds[name].transpose("time", "lev", "y", "x").values, dtype=np.float32) for ds in runs]
+        values = [channels(ds[name]) for ds in runs]
         if len({v.shape for v in values}) > 1:
             raise ValueError(f"the runs differ in shape: {', '.join(sorted({str(v.shape) for v in values}))}")
         fields = torch.stack([torch.as_tensor(v) for v in values])
@@ -232,8 +290,28 @@ class Windows(NamedTuple):
         span = torch.arange(0, ahead * self.every + 1, self.every)
         return torch.stack([self.runs[i // per_run, i % per_run + span] for i in numbers])
 
-    def scalings(self) -> tuple[Scaling, Scaling]:
-        """Of the states, without mean, and of the increments from each to the next."""
+    def scalings(self, centred: bool = False, step: Step | None = None, dt: float = 0.0) -> tuple[Scaling, Scaling]:
+        """Of a network's inputs and outputs: the states, without mean unless ``centred``, and the increments from each
+        to the next, without; where it corrects a ``step``, taken until ``dt``, of its errors instead."""
         x = self.runs
-        steps = x[:, self.every :] - x[:, : -self.every]
-        return Scaling.of(x.flatten(0, 1), False), Scaling.of(steps.flatten(0, 1), False)
+        states = Scaling.of(x.flatten(0, 1), centred)
+        if step is None:
+            return states, Scaling.of((x[:, self.every :] - x[:, : -self.every]).flatten(0, 1), False)
+        some = np.unique(np.linspace(0, self.count(1) - 1, SAMPLE).astype(int)).tolist()
+        pairs = self(some, 1).to(step.equation.grid.dtype)
+        state = step.init(pairs[:, 0])
+        with torch.no_grad():
+            for _ in range(round(dt / step.dt)):
+                state = step(state)
+        found = step.read(state)
+        changes, errors = (Scaling.of(d.float(), False) for d in (found - pairs[:, 0], pairs[:, 1] - found))
+        return Scaling(*(torch.cat(s) for s in zip(states, changes, strict=True))), errors
+
+
+def channels(v: xr.DataArray) -> np.ndarray:
+    """A variable of one grid as ``(time, channels, y, x)`` in single precision, its levels, if any, as channels."""
+    levels = [d for d in v.dims if d not in ("time", "y", "x")]
+    if len(levels) > 1 or not {"time", "y", "x"} <= set(v.dims):
+        raise ValueError(f"{v.name} must have the dimensions time, y, x and at most one more, got {v.dims}; select one")
+    values = np.array(v.transpose("time", *levels, "y", "x").values, dtype=np.float32)
+    return values if levels else values[:, None]

@@ -43,7 +43,7 @@ class Objective(Protocol):
 
 def fit(
     net: nn.Module, objective: Objective, updates: int, *, lr: float = 1e-3, warm_up: int = 100,
-    weight_decay: float = 1e-5, clip: float = 1.0, average: float = 0.99, checkpoint: Path | None = None,
+    weight_decay: float = 1e-5, clip: float = 1.0, average: float = 0.99, checkpoint: str | Path | None = None,
     every: int = 100, log: Callable[[int, float], None] | None = None,
     optimiser: Callable[[nn.Module, float, float], torch.optim.Optimizer] = adamw,
     done: Callable[[int], float] | None = None, about: Mapping[str, Any] | None = None,
@@ -66,12 +66,15 @@ def fit(
     optimiser : ``(network, lr, weight decay) -> optimiser``, of ``sciml/optimisers.py``
     """
     rank, _ = share()
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
     method = optimiser(net, lr, weight_decay)
     averaged = {n: p.detach().clone() for n, p in net.named_parameters()}
     settings = dict(updates=updates, lr=lr, warm_up=warm_up, weight_decay=weight_decay, clip=clip, average=average)
     settings |= {"optimiser": getattr(optimiser, "__name__", type(optimiser).__name__), **(about or {})}
-    first, usual = resume(checkpoint, net, method, averaged, objective, settings)
-    losses, skipped = [], 0
+    first, usual, skipped = resume(checkpoint, net, method, averaged, objective, settings)
+    losses = []
     for i in tqdm(range(first, updates), initial=first, total=updates, unit="update", disable=not sys.stderr.isatty()):
         if (part := 0.0 if done is None else done(i)) >= 1:
             break
@@ -93,7 +96,7 @@ def fit(
             skipped += 1
             if surge:
                 net.load_state_dict(averaged, strict=False)
-            if skipped > max(10, (i - first) // 10):
+            if skipped > max(10, i // 10):
                 raise FloatingPointError(
                     f"{skipped} updates up to {i} had no finite gradient, or a surge of the loss; try a smaller lr"
                 )
@@ -104,7 +107,7 @@ def fit(
             if log is not None and losses and rank == 0:
                 log(i + 1, sum(losses) / len(losses))
             if checkpoint is not None and rank == 0:
-                save(checkpoint, i + 1, net, method, averaged, objective, usual, settings)
+                save(checkpoint, i + 1, net, method, averaged, objective, usual, skipped, settings)
             losses = []
     return averaged
 
@@ -151,15 +154,16 @@ def by_clock(update: int, part: float, warm_up: int) -> float:
 
 def save(
     path: Path, update: int, net: nn.Module, optimiser, averaged: Tensors, objective: Objective, usual: float,
-    settings: Mapping[str, Any],
+    skipped: int, settings: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """All that the next update depends on."""
-    tensors = {f"net.{n}": p for n, p in net.named_parameters()} | {f"average.{n}": p for n, p in averaged.items()}
+    tensors = {f"buffer.{n}": b for n, b in net.named_buffers()}
+    tensors |= {f"net.{n}": p for n, p in net.named_parameters()} | {f"average.{n}": p for n, p in averaged.items()}
     for n, p in net.named_parameters():
         tensors |= {f"adam.{n}.{k}": torch.as_tensor(v) for k, v in optimiser.state.get(p, {}).items()}
     tensors |= {f"objective.{n}": t for n, t in objective.state().items()}
     tensors["usual"] = torch.tensor(usual, dtype=torch.float64)
-    save_tensors(path, tensors, {"update": update, "settings": dict(settings)})
+    save_tensors(path, tensors, {"update": update, "skipped": skipped, "settings": dict(settings)})
 
 
 def same(path: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -174,16 +178,19 @@ def same(path: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> 
 
 def resume(
     path: Path | None, net: nn.Module, optimiser, averaged: Tensors, objective: Objective, settings: Mapping[str, Any]
-) -> tuple[int, float]:
-    """Restore what :func:`save` wrote, if it is there; the number of the next update, and the usual loss."""
+) -> tuple[int, float, int]:
+    """Restore what :func:`save` wrote, if it is there; the number of the next update, the usual loss, and how many
+    updates were left out."""
     if path is None or not path.exists():
-        return 0, math.nan
+        return 0, math.nan, 0
     tensors, header = load_tensors(path)
     same(path, header, settings)
     known = {n: p.shape for n, p in net.named_parameters()}
     if {n[4:]: t.shape for n, t in tensors.items() if n.startswith("net.")} != known:
         raise ValueError(f"{path} is a checkpoint of another network; remove it or choose another folder")
     with torch.no_grad():
+        for n, b in net.named_buffers():
+            b.copy_(tensors.get(f"buffer.{n}", b))
         for n, p in net.named_parameters():
             p.copy_(tensors[f"net.{n}"])
             averaged[n].copy_(tensors[f"average.{n}"])
@@ -191,4 +198,5 @@ def resume(
             own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
             optimiser.state[p] = {k: t if k == "step" else t.to(p.device) for k, t in own.items()}
     objective.restore({n[len("objective.") :]: t for n, t in tensors.items() if n.startswith("objective.")})
-    return int(header["update"]), float(tensors.get("usual", torch.tensor(math.nan)))
+    usual = float(tensors.get("usual", torch.tensor(math.nan)))
+    return int(header["update"]), usual, int(header.get("skipped", 0))

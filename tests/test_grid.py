@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from sciml.grid import Grid
+from sciml.grid import Grid, seconds
 from tests.conftest import relative
 
 SHAPES = [(16, 16), (15, 12), (12, 15), (9, 7), (32, 1), (1, 32), (5, 4)]
@@ -265,3 +265,25 @@ def test_points_and_defaults():
     assert type(Grid(8.0).nx) is int
     with pytest.raises(AttributeError):
         grid.nx = 4
+
+
+@pytest.mark.parametrize(("units", "span"), [
+    ("seconds since 0001-01-01", 1.0), ("days since 2001-01-01", 86400.0), ("h", 3600.0), ("Minutes", 60.0), ("1", 1.0),
+])  # fmt: skip
+def test_times_in_seconds(units, span):
+    ds = xr.Dataset(coords={"time": ("time", [1.0, 3.0], {"units": units})})
+    assert seconds(ds).tolist() == [span, 3 * span]
+
+
+@pytest.mark.parametrize("calendar", ["standard", "360_day"])
+def test_dates_in_seconds(calendar):
+    attrs = {"units": "days since 2001-02-28", "calendar": calendar}
+    ds = xr.decode_cf(xr.Dataset(coords={"time": ("time", [0.0, 3.0], attrs)}))
+    assert seconds(ds).tolist() == [0.0, 3 * 86400.0]
+
+
+def test_unknown_times_are_refused():
+    with pytest.raises(ValueError, match="no coordinate 'time'"):
+        seconds(xr.Dataset(coords={"x": [1.0]}))
+    with pytest.raises(ValueError, match="the times are in 'months'"):
+        seconds(xr.Dataset(coords={"time": ("time", [1.0], {"units": "months since 2001-01-01"})}))

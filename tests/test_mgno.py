@@ -154,6 +154,18 @@ def test_waves_that_both_grids_have_are_kept(shape):
     torch.testing.assert_close(resized(field(16, 16), shape, ("periodic",) * 2), field(*shape))
 
 
+def test_axes_are_resized_by_their_own_conditions():
+    """A channel: walls in y, waves in x."""
+
+    def field(ny, nx):
+        y, x = torch.linspace(0, 1, ny).double(), torch.arange(nx, dtype=torch.float64) * (2 * torch.pi / nx)
+        return (torch.sin(2 * x) * y[:, None])[None, None]
+
+    fine = resized(field(9, 16), (17, 24), ("dirichlet", "periodic"))
+    torch.testing.assert_close(fine[..., ::2, :], field(9, 24))
+    torch.testing.assert_close(resized(field(9, 16).mT, (24, 17), ("periodic", "neumann")), fine.mT)
+
+
 def test_points_that_both_grids_have_keep_their_values_between_walls():
     f = random(2, 1, 9, 9)
     fine = resized(f, (17, 17), ("dirichlet",) * 2)
@@ -209,6 +221,8 @@ def test_a_configuration_makes_the_network_again():
     ({"smoothings": ((0, 1),)}, "one smoothing before"),
     ({"up": (3, 4)}, "for each pair of levels"),
     ({"layers": 0}, "at least 1"),
+    ({"width": 8.5}, r"width must be a whole number, got 8\.5"),
+    ({"smoothings": (1, 1, 1)}, "pairs for each level"),
     ({"inputs": 1, "outputs": 2, "add": True}, "2 outputs cannot add to 1"),
 ])  # fmt: skip
 def test_refused_configurations(options, message):

@@ -47,7 +47,7 @@ def test_darcy_refuses(args, message, call, tmp_path):
 
 def test_samples_of_another_kind_are_refused(call, tmp_path):
     """Files in the folder of the samples that have their name, but hold something else, or were cut short."""
-    path = tmp_path / "darcy-rough_16_31_16_0_train.nc"
+    path = tmp_path / "darcy-rough_16_61_16_0_train.nc"
     path.write_bytes((ROOT / "data" / "qg_satellite.nc").read_bytes())
     line = ["--preset", "quick", *DARCY, "--networks", "mgno", "--data", tmp_path, "--out", tmp_path / "o"]
     refused(call(*line, case="mgno_darcy"), "train.nc holds no samples: it needs a and u, or omega")
@@ -116,6 +116,28 @@ def test_every_task_has_data_a_network_and_tests(task, tmp_path):
     for test in case.tests(o, points, 2):
         if test.points >= 2 ** (len(net.config.smoothings) - 1):
             assert case.predicted(learned, test, case.TASKS[task].boundary).shape == test.y[:, : test.steps].shape
+
+
+def test_sets_that_are_there_are_used_with_the_grids_that_they_have(call, tmp_path):
+    """As data/make_operator_data.py writes them: 33 points, which have those of grids of 17 and 9."""
+    for which, n in (("train", 16), ("test", 3)):
+        samples = elliptic_samples("darcy-rough", sample_seeds(5, which, 0, n), 33, 33)
+        samples.to_netcdf(tmp_path / f"darcy-rough_{which}.nc")
+    line = "--preset quick --samples 16 --updates 4 --batch 4 --networks mgno --data".split()
+    ended = call(*line, tmp_path, "--points", 17, "--test", 3, "--out", tmp_path / "o", case="mgno_darcy")
+    assert (ended.status, ended.err) == (0, "")
+    assert "making" not in ended.out
+    assert all(f"{n} points" in ended.out for n in (33, 9))
+    out = "--out", tmp_path / "p"
+    refused(call(*line, tmp_path, "--points", 17, "--test", 9, *out, case="mgno_darcy"), "holds 3 samples: .* --test")
+    refused(call(*line, tmp_path, "--points", 20, *out, case="mgno_darcy"), "a grid of 20 are not among those of 33")
+
+
+def test_half_as_fine_a_grid_must_have_both_walls(tmp_path):
+    case = import_module("mgno_darcy")
+    for points, sizes in ((17, [17, 9, 33]), (16, [16, 31])):
+        assert case.resolutions(case.Options(points=points, data=tmp_path), points) == sizes
+    assert case.resolutions(case.Options(task="ns", points=16, data=tmp_path), 16) == [16, 8, 32]
 
 
 def test_a_training_by_the_clock_ends_in_time_and_says_so(call, tmp_path, monkeypatch):

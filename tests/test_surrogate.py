@@ -215,6 +215,29 @@ def test_windows_of_datasets():
     np.testing.assert_allclose(windows.runs[1, 3, 0], runs[1]["q"].values[3, 0], rtol=1e-6)
 
 
+def test_windows_of_one_level_and_of_other_units_of_time():
+    one = dataset(random(4, 2, 8, 8)).isel(lev=0, drop=True)
+    windows, _, dt = Windows.of([one])
+    assert (windows.runs.shape, dt) == ((1, 4, 1, 8, 8), 86400.0)
+    days = one.assign_coords(time=("time", np.arange(4.0), {"units": "days since 2001-01-01"}))
+    dates = one.assign_coords(time=np.datetime64("2001-01-01", "ns") + np.arange(4) * np.timedelta64(24, "h"))
+    assert Windows.of([days])[2] == Windows.of([dates])[2] == 86400.0
+    with pytest.raises(ValueError, match=r"at most one more, got .*; select one"):
+        Windows.of([one.expand_dims(a=2, b=2)])
+
+
+def test_means_that_drift_are_learnt_where_nothing_conserves_them():
+    """Temperatures near 290 that rise by 2 a day."""
+    run = dataset(290 + 0.01 * random(1, 1, 8, 8) + 2 * torch.arange(12.0)[:, None, None, None].expand(12, 2, 1, 1))
+    for conserving, error in ((False, 0.3), (True, 2.0)):
+        torch.manual_seed(0)
+        found = sm.emulator(MgNO(2, 2, **SMALL), [run], updates=150, lr=1e-2, batch=4, conserving=conserving,
+                            autocast=False)  # fmt: skip
+        q = torch.as_tensor(run["q"].values)
+        after = found.read(found(found.init(q[4])))
+        assert float((after - q[5]).abs().mean()) == pytest.approx(error, abs=error if not conserving else 0.01)
+
+
 def test_datasets_that_do_not_fit_are_refused():
     uneven = dataset(random(4, 2, 8, 8)).isel(time=[0, 1, 3])
     with pytest.raises(ValueError, match="not evenly spaced"):

@@ -75,6 +75,33 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
         fit(other, Regression(other), 60, checkpoint=path, about={"seed": 0})
 
 
+def test_buffers_and_updates_that_were_left_out_are_kept(tmp_path):
+    """Running means of batch normalisation; a training that goes on may leave out no more than one that does not."""
+
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+
+    broken = (3, 4, 5, 6, 7, 8)
+    whole, half, again = net(), net(), net()
+    fit(whole, Regression(whole, broken), 40, checkpoint=tmp_path / "whole", every=20)
+
+    class Killed(Regression):
+        def __call__(self, update):
+            if update == 25:
+                raise KeyboardInterrupt
+            return super().__call__(update)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(half, Killed(half, broken), 40, checkpoint=tmp_path / "new" / "half", every=20)
+    assert load_tensors(tmp_path / "new" / "half")[1]["skipped"] == 6
+    with pytest.raises(FloatingPointError, match="11 updates up to 24"):
+        fit(again, Regression(again, tuple(range(20, 25))), 40, checkpoint=tmp_path / "new" / "half", every=20)
+    again = net()
+    fit(again, Regression(again, broken), 40, checkpoint=str(tmp_path / "new" / "half"), every=20)
+    assert all(torch.equal(a, b) for a, b in zip(again.buffers(), whole.buffers(), strict=True))
+
+
 def test_updates_without_finite_gradient_are_left_out():
     net = line()
     fit(net, Regression(net, broken=(3, 4, 5)), 300, lr=0.05)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sciml.grid import Grid
 from sciml.nn.layers import wrapped
 
 Boundary = tuple[str, ...]
@@ -67,14 +66,24 @@ def inside(x: Tensor, boundary: Boundary) -> Tensor:
 
 
 def resized(x: Tensor, shape: Sequence[int], boundary: Boundary) -> Tensor:
-    """Fields ``(b, channels, y, x)`` on a grid of another ``shape`` of the same box: the waves that both grids have on
-    a periodic box, cubic interpolation between walls (points that both have keep their values)."""
-    if tuple(x.shape[2:]) == tuple(shape):
-        return x
-    if all(b == "periodic" for b in boundary):
-        grid = Grid(x.shape[-1], x.shape[-2], dealias=1, x0=0.0, y0=0.0)
-        return grid.resample(x.double(), grid.resized(shape[-1], shape[-2])).to(x.dtype)
-    return F.interpolate(x, tuple(shape), mode="bicubic", align_corners=True)
+    """Fields ``(b, channels, y, x)`` on a grid of another ``shape`` of the same box: the waves that both grids have
+    along periodic axes, cubic interpolation between walls (points that both have keep their values)."""
+    for axis, n, condition in zip((-2, -1), shape, boundary, strict=True):
+        if x.shape[axis] == n:
+            continue
+        if condition == "periodic":
+            x = waves(x.transpose(axis, -1), n).transpose(axis, -1)
+        else:
+            size = (n, x.shape[-1]) if axis == -2 else (x.shape[-2], n)
+            x = F.interpolate(x, size, mode="bicubic", align_corners=True)
+    return x
+
+
+def waves(x: Tensor, n: int) -> Tensor:
+    """The last axis, periodic, with n points: waves that both grids have, without the one of two points a wave."""
+    kept = (min(x.shape[-1], n) - 1) // 2 + 1
+    z = torch.fft.rfft(x.double(), norm="forward")[..., :kept]
+    return torch.fft.irfft(z, n, norm="forward").to(x.dtype)
 
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}

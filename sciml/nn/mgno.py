@@ -192,6 +192,10 @@ class Config:
 
     def __post_init__(self):
         checked(self.boundary)
+        if not all(isinstance(s, Sequence) and len(s) == 2 for s in self.smoothings):
+            raise ValueError(f"smoothings are pairs for each level, before and after, got {self.smoothings}")
+        if wrong := [n for n in ("inputs", "outputs", "width", "layers") if not isinstance(getattr(self, n), int)]:
+            raise ValueError(f"{wrong[0]} must be a whole number, got {getattr(self, wrong[0])}")
         if min(self.inputs, self.outputs, self.width, self.layers, len(self.smoothings)) < 1:
             raise ValueError("inputs, outputs, width, layers and the number of levels must be at least 1")
         if any(a < 1 or b < 0 for a, b in self.smoothings):
