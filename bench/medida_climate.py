@@ -43,7 +43,7 @@ from sciml.discover.systems import JET
 from sciml.equation.qg import QuasiGeostrophic
 from sciml.fill import ring_sum
 from sciml.initial import random_pv
-from sciml.nn.layers import PeriodicConv
+from sciml.nn.layers import PeriodicConv, in_bfloat16
 from sciml.score import table
 from sciml.step import etdrk4
 from sciml.train import fit
@@ -143,7 +143,7 @@ def network(e: case.Experiment, data: list[Pair], cut: float, where: Tensor, upd
     kept = len(x) * 4 // 5
 
     def loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with in_bfloat16("cpu"):
             out = net(x)
         return ((out.float() - y)[..., where] ** 2).mean()
 
@@ -164,7 +164,7 @@ def network(e: case.Experiment, data: list[Pair], cut: float, where: Tensor, upd
     best = min(tried, key=lambda t: t[0])[1]
 
     def tendency(eq, z: Tensor, t: float) -> Tensor:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), in_bfloat16("cpu"):
             f = fields(z)
             out = best(features(f.reshape(-1, *f.shape[-3:]))).double().reshape(*f.shape[:-3], -1, *grid.shape)
         return smooth * grid.fft(out * size)

@@ -101,7 +101,7 @@ class Options(Common):
     lr: Annotated[float, Range(0, 1, open=True)] = 3e-3
     """Largest learning rate, as a factor of one."""
     autocast: bool = True
-    """Convolutions in bfloat16 for the first four fifths of a training."""
+    """Convolutions in bfloat16 for the first four fifths of a training, where the processor has it."""
     data_seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Seed of the data sets; --seed is of first weights and the order of samples."""
     resume: bool = False

@@ -33,7 +33,7 @@ from torch import Tensor
 import sciml as sm
 from sciml import emulation, plot, plot_emulation, score
 from sciml.data import write_netcdf
-from sciml.emulation import Climate, LinearInverse, Skill
+from sciml.emulation import Climate, LinearInverse, Seen, Skill
 from sciml.equation.presets import preset
 from sciml.losses import Loss, combined, relative_l2, seen_through
 from sciml.objectives import Emulation
@@ -54,6 +54,8 @@ NETS: dict[str, dict[str, Any]] = {"mgno": {}, "unet": {}, "fno": {"n_modes": (4
 LR = {"mgno": 1e-3, "unet": 1e-3, "fno": 2e-3}
 PSI = (1600.0, 340.0)
 """m2 s-1: round values of the standard deviation of psi in both layers"""
+FINER = 1.5
+"""How many times as fine a grid the classical model has that costs about what the emulators do"""
 TEST = 1000
 """seed of the first run that no training sees"""
 LAYERS = ("layer 1", "layer 2")
@@ -187,12 +189,17 @@ def learn(
 
 
 # -- comparison ------------------------------------------------------------------------------------------------------
-def steps(o: Options, surrogates: dict[str, Surrogate], truths: Tensor, lead: int) -> dict[str, tuple[Any, int]]:
-    """Every forecast's step, and how many of them make ``lead`` days; the linear inverse model only where there are
-    ``truths`` to fit it to that are not the test's."""
+def steps(o: Options, surrogates: dict[str, Surrogate], truths: Tensor, lead: int, fine: int) -> dict[str, Any]:
+    """Every forecast's step, and how many of them make ``lead`` days: surrogates; the model on the same grid, and on
+    such between it and the truth's ``fine`` one, of which no more is known and seen; the linear inverse model only
+    where there are ``truths`` to fit it to that are not the test's."""
     eq, coarse = preset("eddy", o.nx), stepper("eddy", o.nx)
-    found: dict[str, tuple[Any, int]] = {n: (s, 1) for n, s in surrogates.items()}
+    found: dict[str, Any] = {n: (s, 1) for n, s in surrogates.items()}
     found[f"model, {o.nx} points"] = coarse, lead * round(DAY / coarse.dt)
+    for n in (round(FINER * o.nx), 2 * o.nx):
+        if n < fine:
+            seen = Seen(stepper("eddy", n), eq.grid)
+            found[f"model, {n} points"] = seen, lead * round(DAY / seen.dt)
     if o.train:
         found["linear inverse"] = LinearInverse.of(eq, truths, lead, lead * DAY), 1  # type: ignore[arg-type]
     return found
@@ -270,7 +277,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     if not o.train:
         truths = test
         make_room(out, WRITTEN, o)
-    return compare(o, scale, out, steps(o, surrogates, truths, lead), surrogates, truths, test, lead)
+    return compare(o, scale, out, steps(o, surrogates, truths, lead, scale["fine"]), surrogates, truths, test, lead)
 
 
 def compare(

@@ -50,7 +50,7 @@ class Training(Common):
     noise: Share = 0.02
     """Noise of what is seen, as a factor of the norm."""
     bfloat16: bool = True
-    """Compute in bfloat16 where that is exact enough."""
+    """Compute in bfloat16 where that is exact enough, and the processor has it."""
     every: Annotated[int, Range(1, 100_000)] = 1
     """Write equations for every so many of the samples only, as writing takes most of the time."""
     asked: Annotated[int, Range(1, 1_000)] | None = None

@@ -13,9 +13,10 @@ from torch import Tensor
 from sciml import score
 from sciml.equation.base import apply
 from sciml.equation.qg import QuasiGeostrophic
+from sciml.grid import Grid
 from sciml.rollout import BlowUp, rollout
 from sciml.spectra import isotropic, kinetic_energy
-from sciml.step import State
+from sciml.step import State, Step
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,31 @@ class LinearInverse:
 
     def read(self, state: State) -> Tensor:
         return self.equation.read(state.z)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A step of a model on a finer grid, of which only the waves are seen that ``grid`` has."""
+
+    step: Step
+    grid: Grid
+
+    @property
+    def dt(self) -> float:
+        """Time step [s]."""
+        return self.step.dt
+
+    def init(self, fields: Tensor, time: float = 0.0, seed: int = 0) -> State:
+        """From fields on ``grid``; smaller scales start from zero."""
+        finer = self.step.equation.grid
+        return self.step.init(self.grid.resample(fields.to(finer.dtype), finer), time, seed)
+
+    def __call__(self, state: State) -> State:
+        return self.step(state)
+
+    def read(self, state: State) -> Tensor:
+        """Fields on ``grid``."""
+        return self.step.equation.grid.resample(self.step.read(state), self.grid)
 
 
 class Skill(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sciml.files import digest
 from sciml.losses import Loss, relative_l2
+from sciml.nn.layers import in_bfloat16
 from sciml.step import Step
 from sciml.surrogate import Learned, Surrogate, Windows
 from sciml.train import Tensors, fit, share
@@ -41,7 +42,7 @@ class Supervised:
     """The objective of :func:`sciml.train.fit` for pairs of fields ``x (n, inputs, ...) -> y (n, outputs, ...)``.
 
     The loss is of fields in their own units if ``unscaled``, otherwise of the network's outputs. ``autocast`` computes
-    convolutions in bfloat16. The order of samples follows from ``seed`` and the number of the update.
+    convolutions in bfloat16, where the processor can. The order of samples follows from ``seed`` and the update.
     """
 
     learned: Learned
@@ -66,7 +67,7 @@ class Supervised:
     def __call__(self, update: int) -> Tensor:
         rank, processes = share()
         samples = drawn(self.seed, update * processes + rank, len(self.x), self.batch)
-        with torch.autocast(self.inputs.device.type, torch.bfloat16, enabled=self.autocast):
+        with in_bfloat16(self.inputs.device, self.autocast):
             out = self.learned.net(self.inputs[samples])
         if out.shape[1:] != self.targets.shape[1:]:
             raise ValueError(f"the network gives {tuple(out.shape[1:])} for a sample, targets have "
@@ -111,7 +112,7 @@ class Emulation:
             truth = truth.roll([int(rng.integers(n)) for n in truth.shape[-2:]], (-2, -1))
         z, losses = truth[:, 0], []
         for i in range(1, steps + 1):
-            with torch.autocast(z.device.type, torch.bfloat16, enabled=self.autocast):
+            with in_bfloat16(z.device, self.autocast):
                 z = self.surrogate.advanced(z)
             losses.append(self.loss(z, truth[:, i]))
         return checked(torch.stack(losses).mean(0), update, samples)

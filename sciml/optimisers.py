@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from sciml.nn.layers import has_bfloat16
+
 
 def adamw(net: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
@@ -59,11 +61,12 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """About ``U V'`` of each of ``matrices (k, m, n)`` with the singular value decomposition ``U S V'``, in bfloat16.
+    """About ``U V'`` of each of ``matrices (k, m, n)`` with the singular value decomposition ``U S V'``, in bfloat16
+    where the device has it.
 
     The quintic iteration of Jordan et al. (2024) brings singular values into 0.7 to 1.2, and not closer.
     """
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if has_bfloat16(matrices.device.type) else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

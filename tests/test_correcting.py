@@ -1,4 +1,4 @@
-"""Surrogates that correct a classical step: what they add to it, what they learn, files."""
+"""Emulators of fields whose mean drifts, and such that correct a classical step: what they add to it, learn, files."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ import sciml as sm
 from sciml.nn.mgno import MgNO
 from sciml.rollout import rollout
 from sciml.surrogate import Learned, Scaling, Surrogate, Windows
+from tests.test_surrogate import dataset, random
 
 DT, DAY = 14400.0, 86400.0
 SMALL = dict(width=8, layers=1, smoothings=((1, 0), (1, 0)))
@@ -29,6 +30,18 @@ def surrogate(truths, step, days=2):
     windows, grid, dt = Windows.of(truths, every=days)
     learned = Learned(MgNO(4, 2, **SMALL), *windows.scalings(step=step, dt=dt))
     return Surrogate(learned, grid, dt, ("q1", "q2"), step=step)
+
+
+def test_means_that_drift_are_learnt_where_nothing_conserves_them():
+    """Temperatures near 290 that rise by 2 a day."""
+    run = dataset(290 + 0.01 * random(1, 1, 8, 8) + 2 * torch.arange(12.0)[:, None, None, None].expand(12, 2, 1, 1))
+    for conserving, error in ((False, 0.3), (True, 2.0)):
+        torch.manual_seed(0)
+        found = sm.emulator(MgNO(2, 2, **SMALL), [run], updates=150, lr=1e-2, batch=4, conserving=conserving,
+                            autocast=False)  # fmt: skip
+        q = torch.as_tensor(run["q"].values)
+        after = found.read(found(found.init(q[4])))
+        assert float((after - q[5]).abs().mean()) == pytest.approx(error, abs=error if not conserving else 0.01)
 
 
 def test_without_a_correction_it_is_the_classical_model(truths):

@@ -8,7 +8,8 @@ import torch
 
 import sciml as sm
 from sciml import emulation, snapshots, spectra
-from sciml.emulation import LinearInverse, crossing
+from sciml.emulation import LinearInverse, Seen, crossing, forecast
+from sciml.rollout import rollout
 from sciml.step import State
 
 DAY = 86400.0
@@ -69,6 +70,23 @@ def test_a_forecast_that_blows_up_is_no_number_afterwards(run):
     found = emulation.forecast(Growing(), run[:2] * 1e5, 4, 1)
     assert torch.isfinite(found[:2]).all()
     assert torch.isnan(found[-1]).all()
+
+
+def test_a_finer_model_is_seen_with_fewer_points():
+    """From the same large waves, and only they are compared: nearer to the truth than the coarse model."""
+
+    def model(nx):
+        return sm.ab3(sm.preset("eddy", nx=nx), 14400.0)
+
+    truth, coarse = model(48), sm.preset("eddy", nx=16).grid
+    q = rollout(truth, 400, 400)(sm.random_pv(truth.equation, seed=0)).fields[-1]
+    seen = Seen(model(32), coarse)
+    start = truth.equation.grid.resample(q, coarse)
+    after = truth.equation.grid.resample(rollout(truth, 60, 60)(q).fields[-1], coarse)
+    torch.testing.assert_close(seen.read(seen.init(start)), start)
+    error = [(forecast(s, start[None], 60, 60)[-1, 0] - after).norm() for s in (seen, model(16))]
+    assert seen.dt == 14400.0
+    assert error[0] < 0.7 * error[1]
 
 
 # -- the linear inverse model ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch import Tensor
 from sciml.assim.base import innovations, trajectory
 from sciml.assim.network import FuXiDA, Memory
 from sciml.instruments import Instrument, simulate
+from sciml.nn.layers import in_bfloat16
 from sciml.observations import names
 from sciml.observe import Operator, Window, windows
 from sciml.step import State, Step
@@ -172,7 +173,7 @@ class Cycling:
             more = torch.as_tensor(rng.standard_normal(len(window)), dtype=d.dtype, device=d.device)
             departures.append((d + (factor**2 - 1) ** 0.5 * more) / factor)
             cells.append(inputs.cells(window, keep, factor))
-        with torch.autocast(states.device.type, torch.bfloat16, enabled=self.autocast):
+        with in_bfloat16(states.device, self.autocast):
             return self.analysis.increment(states, cells, departures, memory)
 
     def error(self, dz: Tensor) -> Tensor:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def in_bfloat16(device: str | torch.device, wanted: bool = True) -> torch.autocast:
+    """Within the block convolutions and matrix products are in bfloat16, if it is ``wanted`` and the device has it."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted and has_bfloat16(kind))
+
+
+@cache
+def has_bfloat16(kind: str) -> bool:
+    """Whether devices of a kind compute with bfloat16: processors without AVX-512 or AMX (or their like on ARM) take
+    twenty times as long with it as in single precision."""
+    return kind != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PeriodicConv(nn.Conv2d):

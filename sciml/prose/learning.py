@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sciml.nn.layers import in_bfloat16
 from sciml.nn.prose import Transformer
 from sciml.prose.symbols import Symbols
 from sciml.prose.trajectories import with_noise
@@ -149,7 +150,7 @@ class Teaching:
         return torch.stack(losses).sum()
 
     def loss(self, own: Samples, told: Tensor, given: Tensor, following: Tensor) -> Tensor:
-        with torch.autocast(told.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with in_bfloat16(told.device, self.bfloat16):
             fused, mask = self.net.encode(own.data, own.seen, told)
             values = self.net.values(fused, mask, own.queries).float()
             some = slice(None, None, self.every)
