@@ -153,6 +153,15 @@ def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[
     return found
 
 
+def read(o: Options) -> Surrogate:
+    """The surrogate of --weights, or that which comes with the package."""
+    path = o.weights or (CORRECTING if o.correct else WEIGHTS)
+    if bool(Learned.load(path).about.get("surrogate", {}).get("every")) is not o.correct:
+        raise Refused(f"{path} corrects {'no' if o.correct else 'the'} classical model: use it with"
+                      f"{'out' * o.correct} --correct")  # fmt: skip
+    return Surrogate.load(path, corrected(o))
+
+
 def corrected(o: Options) -> sm.Step | None:
     """The classical step that networks correct, if they do."""
     return stepper("eddy", o.nx, dtype=torch.float32) if o.correct else None
@@ -268,7 +277,7 @@ def run(o: Options, out: Path) -> dict[str, Any]:
         truths = fields(o, scale, range(scale["runs"]))
         surrogates = train(o, scale, out, truths)
     else:
-        surrogates = {"mgno": Surrogate.load(o.weights or (CORRECTING if o.correct else WEIGHTS), corrected(o))}
+        surrogates = {"mgno": read(o)}
     leads = {round(s.dt / DAY) for s in surrogates.values()}
     if any(s.grid.shape != (o.nx, o.nx) for s in surrogates.values()) or len(leads) > 1:
         raise Refused(f"the weights are not of {o.nx} points along an axis, or of different steps; see --nx")

@@ -84,6 +84,22 @@ def test_weights_of_another_grid_are_refused(finished, call, tmp_path):
     refused(ended, "not of 32 points")
 
 
+def test_networks_that_correct_the_coarse_model(finished, call, tmp_path):
+    line = ["--preset", "quick", *QG, "--correct", "--out", tmp_path / "o"]
+    ended = call(*line, case="mgno_qg")
+    assert (ended.status, ended.err) == (0, "")
+    about = Learned.load(tmp_path / "o" / "mgno.safetensors").about
+    assert about["command"].endswith("--correct")
+    assert about["surrogate"]["every"] == 24  # steps of 7200 s in two days
+    skill = xr.open_dataset(tmp_path / "o" / "skill.nc", decode_times=False)["nrmse"].isel(lead=1).mean("lev")
+    assert float(skill.sel(forecast="mgno")) < 3 * float(skill.sel(forecast="model, 16 points"))
+    used = ["--preset", "quick", "--nx", 16, "--fine", 32, "--days", 40, "--out", tmp_path / "p", "--weights"]
+    refused(call(*used, tmp_path / "o" / "mgno.safetensors", case="mgno_qg"), "corrects the .* use it with --correct")
+    other = finished("mgno_qg")[0] / "mgno.safetensors"
+    refused(call(*used, other, "--correct", case="mgno_qg"), "corrects no .* use it without --correct")
+    assert call(*used, tmp_path / "o" / "mgno.safetensors", "--correct", case="mgno_qg").status == 0
+
+
 def test_runs_are_stable_until_they_grow():
     run = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     run[3] *= 100
