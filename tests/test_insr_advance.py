@@ -198,3 +198,36 @@ def test_a_field_of_kuramoto_and_sivashinsky():
         state = step(state)
     assert l2(step.read(state), truth) < 2e-3
     assert l2(truth, start) > 0.3, "it has changed"
+
+
+# -- what cannot work ------------------------------------------------------------------------------------------------
+def advection(**options):
+    eq = sm.equation.Advection(grid=LINE, U=0.7)
+    return sm.insr(eq, sinusoid(), 0.1, **{"samples": 300, "iterations": 60} | options)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"samples": 300.5}, r"samples must be a whole number of at least 1, got 300\.5"),
+    ({"iterations": -1}, "iterations must be a whole number of at least 0"),
+])  # fmt: skip
+def test_numbers_that_are_none_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        advection(**options)
+
+
+def test_moving_weights_and_starts_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="moving is a number of weights"):
+        sm.tangent(moving=-5)
+    with pytest.raises(ValueError, match=r"fields \(n, ny, nx\) or a function, got \(3, 1, 1, \d+\)"):
+        advection().init(torch.exp(torch.sin(LINE.x)).expand(3, 1, 1, -1))
+
+
+@pytest.mark.parametrize("densities", [(Field("c"), Field("c")), (0 * Field("c"), Field("c")), (0 * Field("c"),)])
+def test_densities_that_say_nothing_new_do_no_harm(densities):
+    """The mean of c is conserved by those that name it, once or twice, and a density of nothing changes nothing."""
+    start = torch.exp(torch.sin(LINE.x))[None]
+    step = advection(method=sm.tangent(tolerance=1e-4, conserve=densities))
+    run = sm.rollout(step, 3, save=lambda s: step.mean(s, [Field("c")]))(start)
+    assert torch.isfinite(run.fields).all()
+    drift = float((run.fields[-1] / run.fields[0] - 1).abs())
+    assert drift < (1e-6 if Field("c") in densities else 1e-3)

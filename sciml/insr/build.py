@@ -106,6 +106,9 @@ def built(
     if not 0 < dt < math.inf:
         raise ValueError(f"dt must be a positive number, got {dt}")
     samples = 2 * P if samples is None else samples
+    for name, value, least in (("samples", samples, 1), ("iterations", iterations, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
     if samples * len(system.left) < P:
         raise ValueError(f"{samples} samples of {len(system.left)} rows do not fix {P} weights: use at least "
                          f"{math.ceil(1.5 * P / len(system.left))}, or a smaller network")  # fmt: skip

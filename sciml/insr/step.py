@@ -71,7 +71,10 @@ class NeuralStep:
         generator = torch.Generator(self.net.head.weight.device).manual_seed(seed)
         x, root = self.nodes(generator)
         coords = self.coords(x, time)
-        values = self.differentiated(fields, x) if callable(fields) else self.source(torch.as_tensor(fields))(x)
+        if not callable(fields) and (fields := torch.as_tensor(fields)).ndim != 3:
+            raise ValueError(f"the start must be fields (n, ny, nx) or a function, got {tuple(fields.shape)}; a "
+                             "network holds one state, batches are networks of their own")  # fmt: skip
+        values = self.differentiated(fields, x) if callable(fields) else self.source(fields)(x)
         u = torch.stack([values(name, 0, 0) for name in self.system.fields]).detach()
         rows = self.system.read_with(self.system.left, values, coords).detach()
         if not bool(torch.isfinite(u).all()):

@@ -53,6 +53,8 @@ def tangent(
     """
     if not (epsilon >= 0 and tolerance > 0):
         raise ValueError(f"epsilon must not be negative and tolerance positive, got {epsilon} and {tolerance}")
+    if moving < 0:
+        raise ValueError(f"moving is a number of weights, or 0 for all of them; got {moving}")
     densities = tuple(expand(e) for e in conserve)
 
     def advance(step: NeuralStep, state: State, x: Tensor, root: Tensor) -> tuple[Tensor, list[float]]:
@@ -106,10 +108,12 @@ def linearised(
 
 
 def constrained(slope: Tensor, J: Tensor, normals: Tensor, epsilon: float) -> Tensor:
-    """The least-squares solution that does not change the means of densities, by Lagrange multipliers."""
+    """The least-squares solution that does not change the means of densities, by Lagrange multipliers; densities that
+    say the same or are always zero do no harm."""
     if not len(normals):
         return slope
     gram = J.mT @ J
     gram.diagonal().add_(max(epsilon, 1e-14) * gram.diagonal().mean())
     towards = torch.linalg.solve(gram, normals.mT)
-    return slope - towards @ torch.linalg.solve(normals @ towards, normals @ slope)
+    multipliers = torch.linalg.lstsq(normals @ towards, (normals @ slope)[:, None], driver="gelsd").solution[:, 0]
+    return slope - towards @ multipliers
