@@ -79,6 +79,15 @@ def test_a_noisy_run_writes_its_spectra_and_repeats(call, kept, tmp_path):
     assert (tmp_path / "a" / "error_spectra.png").exists()
 
 
+@pytest.mark.slow
+def test_terms_and_honest_errors_in_five_percent_of_noise(call, tmp_path):
+    line = "--case 8 --noise 0.05 --leads 0 --out".split()
+    assert call(*line, tmp_path, case="medida_qg").status == 0
+    results = json.loads((tmp_path / "summary.json").read_text())["results"]
+    assert results["right terms"]
+    assert all(t["error (%)"] < 10 and t["errors of std"] < 3 for t in results["terms"].values())
+
+
 def test_a_twin_changes_what_is_found_in_noise(qg, options):
     o = replace(options, noise=0.02)
     e = qg.experiment(o)
