@@ -261,9 +261,9 @@ def learn(o: Options, out: Path, name: str, x: Tensor, y: Tensor) -> Learned:
         switched = Precise(objective, lambda update: part(update) >= 0.8)
         about = operators.trained(name, out, net, switched, updates, o.lr, o.seed, seconds if clocked else None,
                                   settings)  # fmt: skip
-        command = f"python cases/mgno_darcy.py --task {o.task} --preset {o.preset} --networks {name} --seed {o.seed} "
-        command += f"--points {o.scale['points']} --batch {o.batch} --lr {o.lr:g} "
-        command += f"--minutes {seconds / 60:g} --device {where}" if clocked else f"--updates {about['updates']}"
+        length = {"minutes": seconds / 60, "device": where} if clocked else {"updates": about["updates"]}
+        made = {"seed": o.seed, "points": o.scale["points"], "batch": o.batch, "lr": o.lr, **length}
+        command = operators.command(o, name, **made)
         learned.save(path, command=command, settings=settings, **about)
     return Learned.load(path)
 

@@ -143,9 +143,7 @@ def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[
             learned = Learned(net, *windows.scalings(step=base, dt=dt))
             surrogate = Surrogate(learned, grid, dt, ("q1", "q2"), step=base)
             about = learn(o, scale, out, name, surrogate, windows, settings)
-            command = f"python cases/mgno_qg.py --train --preset {o.preset} --networks {name} --seed {o.seed} "
-            command += f"--updates {about['updates']} --ahead {o.ahead} --psi {o.psi:g} --kept {o.kept:g}"
-            command += " --correct" * o.correct
+            command = operators.command(o, name, seed=o.seed, updates=about["updates"])
             truth = {"energy": known.energy.tolist(), "enstrophy": known.enstrophy.tolist(),
                      "spectrum": known.spectrum.tolist()}  # fmt: skip
             surrogate.save(path, command=command, truth=truth, settings=settings, **about)

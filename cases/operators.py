@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -98,6 +99,29 @@ def make(name: str, seed: int, *args, **options) -> nn.Module:
     net = NAMES[name](*args, **options)
     walls = "periodic" not in getattr(net.config, "boundary", PERIODIC)
     return net.to(memory_format=torch.channels_last) if walls else net  # type: ignore[call-overload]  # faster there
+
+
+UNSAID = ("out", "data", "resume", "overwrite", "weights", "networks", "minutes", "updates", "device")
+"""Options that say nothing of a training, or of several at once"""
+
+
+def command(o: Any, network: str, **made: Any) -> str:
+    """The command that trains a network again: its options that are not the defaults, and then ``made``, what became
+    of defaults."""
+    given = {f.name: getattr(o, f.name) for f in fields(o) if getattr(o, f.name) != f.default}
+    said = {n: v for n, v in given.items() if n not in (*UNSAID, *made)} | made
+    words = ["python", f"cases/{Path(str(sys.modules[type(o).__module__].__file__)).name}"]
+    words += ["--train"] if hasattr(o, "train") else []
+    words += [f"--networks {network}", *(worded(n, v) for n, v in said.items() if n != "train")]
+    return " ".join(words)
+
+
+def worded(name: str, value: Any) -> str:
+    """An option as it is typed."""
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option} {value:g}" if isinstance(value, float) else f"--{option} {value}"
 
 
 # -- training --------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class Emulation:
 
 def emulator(
     net: nn.Module, runs: Sequence[xr.Dataset], every: int = 1, updates: int = 2000, *, lr: float = 1e-3,
-    batch: int = 8, ahead: int = 2, loss: Loss = relative_l2, name: str = "q", conserving: bool = True,
+    batch: int = 8, ahead: int = 3, loss: Loss = relative_l2, name: str = "q", conserving: bool = True,
     step: Step | None = None, autocast: bool = True, seed: int = 0, checkpoint: str | Path | None = None,
 ) -> Surrogate:  # fmt: skip
     """Train ``net`` to step ``every`` records of runs ``(time, [lev,] y, x)`` on a periodic grid; the last third of the

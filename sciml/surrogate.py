@@ -76,6 +76,7 @@ class Learned:
             raise ValueError(f"the network has {c.inputs} inputs and {c.outputs} outputs, the scalings are of {sizes}")
 
     def __call__(self, fields: Tensor) -> Tensor:
+        fields = torch.as_tensor(fields)
         channels, axes = len(self.inputs.mean), self.inputs.mean.ndim - 1
         if fields.ndim != axes + 2 or fields.shape[1] != channels:
             raise ValueError(f"fields must be (batch, {channels} channels, {axes} axes), got {tuple(fields.shape)}")
@@ -179,7 +180,7 @@ class Surrogate:
 
     def init(self, fields: Tensor, time: float = 0.0, seed: int = 0) -> State:
         """Raises ``ValueError`` for fields of other channels, of another grid, or not finite."""
-        wanted = (len(self.names), *self.grid.shape)
+        fields, wanted = torch.as_tensor(fields), (len(self.names), *self.grid.shape)
         if tuple(fields.shape[-3:]) != wanted:
             raise ValueError(f"the surrogate was trained for fields (..., {', '.join(map(str, wanted))}) of "
                              f"{', '.join(self.names)}, got {tuple(fields.shape)}")  # fmt: skip
