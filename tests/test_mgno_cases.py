@@ -14,7 +14,7 @@ import xarray as xr
 from sciml.emulation import persistence, skill
 from sciml.losses import relative_l2
 from sciml.operator_data import elliptic_samples, sample_seeds
-from sciml.snapshots import seen
+from sciml.snapshots import seen, stepper
 from sciml.surrogate import Learned, Scaling, Surrogate
 from tests import ROOT
 from tests.case_fixtures import SHORT, refused
@@ -188,6 +188,15 @@ def test_shipped_emulator_forecasts_a_flow_that_it_never_saw():
     own, still = skill(emulator, truth), persistence(truth, emulator.dt)
     assert (own.nrmse[-1] < 0.5 * still.nrmse[-1]).all()
     assert (own.correlation[-1] > 0.9).all()
+
+
+def test_shipped_correction_beats_the_model_that_it_corrects():
+    """A truth with 128 points, seen with 64; the first step, and twelve days ahead."""
+    step = stepper("eddy", 64, dtype=torch.float32)
+    emulator = Surrogate.load(ROOT / "data" / "weights" / "mgno_qg_correct.safetensors", step)
+    truth = torch.as_tensor(seen("eddy", 64, 128, 12, 5, years=3)["q"].values)[None, ::2]
+    own, model = skill(emulator, truth), skill(step, truth, emulator.every)
+    assert (own.nrmse[[1, -1]] < 0.7 * model.nrmse[[1, -1]]).all()
 
 
 @pytest.mark.slow
