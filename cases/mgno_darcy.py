@@ -317,8 +317,6 @@ def run(o: Options, out: Path) -> dict[str, Any]:
     x, y = pairs(split(o, "train", n, scale["samples"]))
     checks = tests(o, n, scale["test"])
     make_room(out, (*WRITTEN, *operators.WRITTEN), o)
-    if o.task != "ns" and not n % 2:
-        print(f"no test on half as fine a grid: every other one of {n} points lacks a wall, of {n + 1} not")
     learned = {name: learn(o, out, name, x, y) for name in o.networks}
     checks += [t._replace(through=n) for t in checks]
     found = {name: {t.name: errors(o, one, t) for t in checks} for name, one in learned.items()}
@@ -335,6 +333,8 @@ def report(o: Options, out: Path, n: int, learned: dict[str, Learned], found, ch
         rows[name] |= {p: float(e["l2"].mean()) for p, e in one.items() if not p.startswith(here)}
     print(f"relative errors of {checks[0].x.shape[0]} test samples, trained with {n} x {n} points")
     print(score.table(rows))
+    if o.task != "ns" and not n % 2:
+        print(f"no test on half as fine a grid: every other one of {n} points lacks a wall, of {n + 1} not")
     names = xr.DataArray(list(found), dims="network", attrs={"units": "1"})
     data = {
         k: (("network", "sample"), np.stack([e[here][k] for e in found.values()]), {"units": "1"}) for k in ("l2", "h1")
