@@ -55,7 +55,7 @@ LR = {"mgno": 1e-3, "unet": 1e-3, "fno": 2e-3}
 PSI = (1600.0, 340.0)
 """m2 s-1: round values of the standard deviation of psi in both layers"""
 FINER = 1.5
-"""How many times as fine a grid the classical model has that costs about what the emulators do"""
+"""How much finer the first of two finer grids is on which the classical model runs; the second is twice as fine"""
 TEST = 1000
 """seed of the first run that no training sees"""
 LAYERS = ("layer 1", "layer 2")
