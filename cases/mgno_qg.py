@@ -38,7 +38,7 @@ from sciml.equation.presets import preset
 from sciml.losses import Loss, combined, relative_l2, seen_through
 from sciml.objectives import Emulation
 from sciml.snapshots import DAY, runs, stepper
-from sciml.surrogate import Learned, Surrogate, Windows
+from sciml.surrogate import Learned, Surrogate, Windows, often
 from sciml.train import same
 
 ROOT = Path(__file__).parent.parent
@@ -140,7 +140,7 @@ def train(o: Options, scale: dict[str, Any], out: Path, truths: Tensor) -> dict[
             same(path, Learned.load(path).about, settings)
         else:
             net = operators.make(name, o.seed, 4 if o.correct else 2, 2, **NETS[name])
-            learned = Learned(net, *windows.scalings(step=base, dt=dt))
+            learned = Learned(net, *windows.scalings(step=base, times=often(base, grid, dt)))
             surrogate = Surrogate(learned, grid, dt, ("q1", "q2"), step=base)
             about = learn(o, scale, out, name, surrogate, windows, settings)
             command = operators.command(o, name, seed=o.seed, updates=about["updates"])

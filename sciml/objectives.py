@@ -15,7 +15,7 @@ from sciml.files import digest
 from sciml.losses import Loss, relative_l2
 from sciml.nn.layers import in_bfloat16
 from sciml.step import Step
-from sciml.surrogate import Learned, Surrogate, Windows
+from sciml.surrogate import Learned, Surrogate, Windows, often
 from sciml.train import Tensors, fit, share
 
 
@@ -152,14 +152,15 @@ def emulator(
     if not windows.count(ahead):
         raise ValueError(f"runs of {windows.runs.shape[1]} times are too short for {ahead} steps of {every} times each")
     names = tuple(f"{name}{i + 1}" for i in range(windows.runs.shape[2]))
-    learned = Learned(net, *windows.scalings(not conserving, step, dt))
+    learned = Learned(net, *windows.scalings(not conserving, step, often(step, grid, dt)))
     surrogate = Surrogate(learned, grid, dt, names, conserving, step)
     objective = Emulation(
         surrogate, windows, loss, batch, lambda u: 1 if u < 2 * updates // 3 else ahead, autocast=autocast, seed=seed
     )
     about = {
         "seed": seed, "batch": batch, "ahead": ahead, "every": every, "dt": dt, "conserving": conserving,
-        "loss": getattr(loss, "__name__", type(loss).__name__), "data": digest({"runs": windows.runs.cpu()}),
+        "loss": getattr(loss, "__name__", type(loss).__name__), "corrects": surrogate.every,
+        "data": digest({"runs": windows.runs.cpu(), "scale": learned.outputs.std}),
     }  # fmt: skip
     warm_up = min(100, 1 + updates // 10)
     averaged = fit(net, objective, updates, lr=lr, warm_up=warm_up, checkpoint=checkpoint, about=about)

@@ -216,10 +216,7 @@ class Surrogate:
         """Scaled fields after the classical step has been taken as often as fits into dt."""
         assert self.step is not None
         with torch.autocast(z.device.type, enabled=False):  # transforms need single precision
-            state = self.step.init(self.states.unscaled(z).to(self.step.equation.grid.dtype))
-            for _ in range(self.every):
-                state = self.step(state)
-            return self.states.scaled(self.step.read(state)).to(z)
+            return self.states.scaled(stepped(self.step, self.states.unscaled(z), self.every)).to(z)
 
     def read(self, state: State) -> Tensor:
         """Fields in their own units, ``(..., n, ny, nx)``."""
@@ -249,6 +246,26 @@ class Surrogate:
         with refusing(path):
             own = learned.about["surrogate"]
             return cls(learned, Grid(**own["grid"]), own["dt"], tuple(own["names"]), own["conserving"], step)
+
+
+def often(step: Step | None, grid: Grid, dt: float) -> int:
+    """How many times ``step`` is taken until ``dt``; 0 without one. Raises ``ValueError`` where it does not go into dt,
+    or is of another grid."""
+    if step is None:
+        return 0
+    shape, times = step.equation.grid.shape, round(dt / step.dt)
+    if shape != grid.shape or not np.isclose(times * step.dt, dt, rtol=1e-9):
+        raise ValueError(f"a step of {step.dt:g} s on a grid of {shape} points does not go into {dt:g} s on one of "
+                         f"{grid.shape}")  # fmt: skip
+    return times
+
+
+def stepped(step: Step, fields: Tensor, times: int) -> Tensor:
+    """Fields after ``step`` has been taken ``times`` times, in its precision."""
+    state = step.init(fields.to(step.equation.grid.dtype))
+    for _ in range(times):
+        state = step(state)
+    return step.read(state)
 
 
 class Windows(NamedTuple):
@@ -291,20 +308,17 @@ class Windows(NamedTuple):
         span = torch.arange(0, ahead * self.every + 1, self.every)
         return torch.stack([self.runs[i // per_run, i % per_run + span] for i in numbers])
 
-    def scalings(self, centred: bool = False, step: Step | None = None, dt: float = 0.0) -> tuple[Scaling, Scaling]:
+    def scalings(self, centred: bool = False, step: Step | None = None, times: int = 0) -> tuple[Scaling, Scaling]:
         """Of a network's inputs and outputs: the states, without mean unless ``centred``, and the increments from each
-        to the next, without; where it corrects a ``step``, taken until ``dt``, of its errors instead."""
+        to the next, without; where it corrects a ``step``, taken ``times`` times, of its errors instead."""
         x = self.runs
         states = Scaling.of(x.flatten(0, 1), centred)
         if step is None:
             return states, Scaling.of((x[:, self.every :] - x[:, : -self.every]).flatten(0, 1), False)
         some = np.unique(np.linspace(0, self.count(1) - 1, SAMPLE).astype(int)).tolist()
         pairs = self(some, 1).to(step.equation.grid.dtype)
-        state = step.init(pairs[:, 0])
         with torch.no_grad():
-            for _ in range(round(dt / step.dt)):
-                state = step(state)
-        found = step.read(state)
+            found = stepped(step, pairs[:, 0], times)
         changes, errors = (Scaling.of(d.float(), False) for d in (found - pairs[:, 0], pairs[:, 1] - found))
         return Scaling(*(torch.cat(s) for s in zip(states, changes, strict=True))), errors
 

@@ -6,7 +6,7 @@ import torch
 import sciml as sm
 from sciml.nn.mgno import MgNO
 from sciml.rollout import rollout
-from sciml.surrogate import Learned, Scaling, Surrogate, Windows
+from sciml.surrogate import Learned, Scaling, Surrogate, Windows, often
 from tests.test_surrogate import dataset, random
 
 DT, DAY = 14400.0, 86400.0
@@ -28,7 +28,7 @@ def truths():
 def surrogate(truths, step, days=2):
     torch.manual_seed(0)
     windows, grid, dt = Windows.of(truths, every=days)
-    learned = Learned(MgNO(4, 2, **SMALL), *windows.scalings(step=step, dt=dt))
+    learned = Learned(MgNO(4, 2, **SMALL), *windows.scalings(step=step, times=often(step, grid, dt)))
     return Surrogate(learned, grid, dt, ("q1", "q2"), step=step)
 
 
@@ -101,3 +101,16 @@ def test_files_ask_for_the_step(truths, tmp_path):
         Surrogate.load(path, step)
     with pytest.raises(ValueError, match="that corrects a step needs a network of 4 inputs and 2 outputs"):
         Surrogate(one, own.grid, own.dt, own.names, step=step)
+
+
+def test_another_step_is_refused_before_any_work_and_by_checkpoints(truths, tmp_path):
+    def train(step, **options):
+        torch.manual_seed(0)
+        net = MgNO(4, 2, **SMALL)
+        return sm.emulator(net, truths[:1], batch=4, step=step, autocast=False, **options)
+
+    with pytest.raises(ValueError, match=r"a step of 50000 s .* does not go into 86400 s"):
+        train(sm.ab3(sm.preset("eddy", nx=16), 50000.0), updates=2)
+    train(model(), updates=2, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="data"):
+        train(model(rek=2e-6), updates=4, checkpoint=tmp_path / "c")

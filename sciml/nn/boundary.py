@@ -86,6 +86,29 @@ def waves(x: Tensor, n: int) -> Tensor:
     return torch.fft.irfft(z, n, norm="forward").to(x.dtype)
 
 
+def halved(shape: Sequence[int], boundary: Boundary) -> list[int]:
+    """``shape``, or one point more along axes where every other point would not make a grid of the same box: walls
+    need odd numbers, rings even ones."""
+    return [n + (n % 2 == (b == "periodic")) for n, b in zip(shape, boundary, strict=True)]
+
+
+def stretched(x: Tensor, shape: Sequence[int], boundary: Boundary) -> Tensor:
+    """Fields ``(b, channels, [y,] x)`` on a grid of the same box with at most one point more or less along each axis,
+    by linear interpolation."""
+    for axis, n, b in zip((-1, -2), reversed(shape), reversed(boundary), strict=False):
+        if x.shape[axis] == n:
+            continue
+        x, walls = x.transpose(axis, -1), b != "periodic"
+        place = torch.arange(n, dtype=x.dtype, device=x.device) / (n - walls)
+        if n > x.shape[-1]:
+            end = x[..., -1:] if walls else x[..., :1]
+            left, right, place = torch.cat([x[..., :1], x], -1), torch.cat([x, end], -1), 1 - place
+        else:
+            left, right = x[..., :-1], x[..., 1:]
+        x = torch.lerp(left, right, place).transpose(axis, -1)
+    return x
+
+
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 
 

@@ -10,7 +10,8 @@ channels, are learnt, each level and smoothing its own. :math:`B` mixes channels
 
 Beyond the paper: grids of any size in one or two dimensions; the condition of each axis (periodic, Dirichlet, Neumann)
 holds in smoothing, restriction and prolongation; the residual is restricted rather than f; smoothing on the way up;
-layers add to their input; bias functions of few cosines between walls, so that no weight belongs to a grid.
+layers add to their input; bias functions of few cosines between walls, so that no weight belongs to a grid; all grids
+of a cycle span the same box.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sciml.nn.boundary import CONV, Boundary, Stencil, checked, extended, inside, padding
+from sciml.nn.boundary import CONV, Boundary, Stencil, checked, extended, halved, inside, padding, stretched
 
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
 WIDE = 4
@@ -72,16 +73,19 @@ class Cycle(nn.Module):
     up : widths of the prolongations' stencils (default: 4)
     bias : whether stencils add a constant
     points : of the finest grid, where layer normalisation with weights for each of its points follows prolongations
+    aligned : whether all grids span the same box: fields whose every other point would not go through one more point
+        (linear interpolation), up and down. Otherwise the last wall moves by up to a cell from grid to grid
     """
 
     def __init__(
         self, inputs: int, width: int, smoothings: Sequence[tuple[int, int]], boundary: Boundary, residual: bool = True,
-        held: bool = True, up: Sequence[int] = (), bias: bool = False, points: Sequence[int] = (),
+        held: bool = True, up: Sequence[int] = (), bias: bool = False, points: Sequence[int] = (), aligned: bool = True,
     ):  # fmt: skip
         super().__init__()
         levels = range(len(smoothings))
         between, up = levels[:-1], up or [WIDE] * len(levels[:-1])
-        self.boundary, self.held, zero = boundary, held, [residual or i == 0 for i in levels]
+        self.boundary, self.held, self.aligned = boundary, held, aligned
+        zero = [residual or i == 0 for i in levels]
 
         def smooth(n: int, first: bool) -> nn.ModuleList:
             return nn.ModuleList(Smoothing(inputs, width, boundary, first and i == 0, bias) for i in range(n))
@@ -108,13 +112,17 @@ class Cycle(nn.Module):
         assert u is not None, "each level has a smoothing before the coarser ones"
         if level < len(self.prolong):
             r = f if self.A is None else f - self.A[level](u)
-            start = None if self.carry is None else self.carry[level](u)
-            coarse = self.visit(level + 1, start, self.restrict[level](r))
-            u = self.kept(u + self.prolong[level](coarse, u.shape[2:]))
+            shape = halved(u.shape[2:], self.boundary) if self.aligned else u.shape[2:]
+            start = None if self.carry is None else self.carry[level](self.on(shape, u))
+            coarse = self.visit(level + 1, start, self.restrict[level](self.on(shape, r)))
+            u = self.kept(u + self.on(u.shape[2:], self.prolong[level](coarse, shape)))
             u = self.norms[level](u) if len(self.norms) else u
         for smooth in self.after[level]:  # type: ignore[attr-defined]
             u = self.kept(smooth(u, f))
         return u  # type: ignore[return-value]
+
+    def on(self, shape: Sequence[int], u: Tensor) -> Tensor:
+        return stretched(u, shape, self.boundary)
 
     def kept(self, u: Tensor) -> Tensor:
         return inside(u, self.boundary) if self.held else u
@@ -166,7 +174,7 @@ class Config:
     layers : their number
     smoothings : on each level, before and after the coarser ones
     boundary : condition of each axis, ``("periodic", "periodic")`` or of one axis only
-    residual, held, up : see :class:`Cycle`
+    residual, held, up, aligned : see :class:`Cycle`
     mix : whether layers have B
     modes : half waves of the bias function between walls; negative for a constant in B
     skip : whether layers add to their input
@@ -189,6 +197,7 @@ class Config:
     add: bool = False
     bias: bool = False
     points: tuple[int, ...] = ()
+    aligned: bool = True
 
     def __post_init__(self):
         checked(self.boundary)
@@ -226,7 +235,7 @@ class MgNO(nn.Module):
         self.config = c = Config(inputs, outputs, **options)
 
         def layer(n: int) -> Layer:
-            cycle = Cycle(n, c.width, c.smoothings, c.boundary, c.residual, c.held, c.up, c.bias, c.points)
+            cycle = Cycle(n, c.width, c.smoothings, c.boundary, c.residual, c.held, c.up, c.bias, c.points, c.aligned)
             bias = Bias(c.width, c.boundary, c.modes) if c.modes >= 0 else None
             return Layer(n, c.width, cycle, c.mix, bias, c.skip)
 
@@ -252,8 +261,9 @@ class MgNO(nn.Module):
 
 LEVELS = ((1, 0),) * 5 + ((2, 0),)
 AS_PUBLISHED = dict(
-    residual=False, held=False, modes=-1, skip=False, width=24, smoothings=LEVELS, boundary=("dirichlet", "dirichlet")
-)
+    residual=False, held=False, modes=-1, skip=False, aligned=False, width=24, smoothings=LEVELS,
+    boundary=("dirichlet", "dirichlet"),
+)  # fmt: skip
 PUBLISHED: dict[str, dict] = {
     "darcy_smooth": AS_PUBLISHED | dict(layers=5, up=(3, 4, 3, 3, 4)),
     "darcy_rough": AS_PUBLISHED | dict(layers=4),
