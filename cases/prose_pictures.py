@@ -155,3 +155,31 @@ def curves(ax, x: xr.DataArray, errors: xr.DataArray, dim: str, xlabel: str, yla
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None), xticks=x.values)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
+
+
+def record(ds: xr.Dataset, names: Sequence[str], learned: int):
+    """A record's variables with the run of the equations found, and what of it was forecast."""
+    figure, axes = pyplot().subplots(
+        len(names), 1, figsize=(9, 1.2 + 1.6 * len(names)), sharex=True, squeeze=False, layout="constrained"
+    )
+    t = ds["time"].values
+    for ax, name in zip(axes[:, 0], names, strict=True):
+        fit, std = (ds[f"{name}_{kind}"].values for kind in ("fit", "std"))
+        ax.plot(t, ds[name], ".", color="0.35", ms=3.5, label="record")
+        ax.plot(t, fit, "C3", lw=1.2, label="equations found")
+        ax.fill_between(t, fit - std, fit + std, color="C3", alpha=0.25, lw=0, label="standard error")
+        if learned < len(t):
+            ax.axvline(
+                (t[learned - 1] + t[learned]) / 2, color="k", lw=0.8, ls="--", label="end of what was learned from"
+            )
+        low, high = np.nanmin(ds[name]), np.nanmax(ds[name])
+        ax.set(ylabel=measured(ds[name]), ylim=(low - 0.2 * (high - low), high + 0.2 * (high - low)))
+    axes[0, 0].legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    axes[-1, 0].set(xlabel=measured(ds["time"]), xlim=(t[0], t[-1]))
+    return figure
+
+
+def measured(values: xr.DataArray) -> str:
+    """Its name and unit, if it has one."""
+    unit = values.attrs["units"]
+    return str(values.name) if unit == "1" else f"{values.name} ({unit})"

@@ -37,6 +37,7 @@ SHORT = {
     "insr_teng": "--problem burgers --width 6 --depth 2 --iterations 20 --end 0.5",
     "insr_elastic": "--width 6 --steps 2",
     "prose_ode": "--train --families thomas --equations 8 --conditions 2 --updates 3 --batch 4 --windows 2 --beams 1",
+    "prose_own": "--system sprott_b --points 80",
     "insr_sphere": "--width 4 --iterations 30 --days 0.2",
     "prose_pde": "--train --families heat advection --equations 10 --conditions 2 --updates 20 --batch 8 --lr 3e-3 "
     "--tested 1 --states 1",
@@ -59,6 +60,7 @@ PROMISED = {
     "prose_ode": "table.nc errors.png trajectories.png sweeps.png model.safetensors training.csv summary.json",
     "prose_pde": "table.nc errors.png fields.png sweeps.png training.csv model.safetensors summary.json",
     "prose_qg": "table.nc errors.png maps.png terms.png summary.json",
+    "prose_own": "equations.json fit.nc fit.png summary.json",
     "satellite_file": "synthetic_swath.nc observations.nc values.png flags.png summary.json",
     "altimetry_map": "map.nc departures.nc tracks.png map.png along_track.png summary.json",
 }

@@ -90,26 +90,48 @@ def rank(candidates: Sequence[tuple[Expr, ...]], t: Tensor, u: Tensor, *, sigma:
     return Ranked(tuple(fits[i] for i in order), tuple(scores[i] for i in order), tuple(order))
 
 
-def pruned(fitted: Refined, t: Tensor, u: Tensor, *, level: float = 2.0, **options) -> Refined:
+def pruned(
+    fitted: Refined, t: Tensor, u: Tensor, *, level: float = 2.0, penalty: float = 0.0, **options
+) -> Refined:  # fmt: skip
     """Backward elimination: the fit of one window u ``(n, D)`` without the constants that the data do not need.
 
-    The least significant constant is set to zero, as long as its size is below ``level`` standard deviations, the rest
-    is fitted again, and the change stays if :func:`information` falls. ``options`` are those of
-    :func:`~sciml.prose.refine.fit`.
+    The least significant constants are set to zero, as long as the size of one is below ``level`` standard deviations
+    given that those before are zero; the rest is fitted again, and the change stays if :func:`information`, to which
+    each constant adds ``penalty`` besides, falls. Where it does not, half as many are tried, down to one. ``options``
+    are those of :func:`~sciml.prose.refine.fit`.
     """
-    while fitted.names:
-        spread = fitted.covariance[0].diagonal()[: len(fitted.names)].sqrt()
-        significance = fitted.constants[0].abs() / spread
-        i = int(significance.argmin())
-        if not significance[i] < level:
-            break
-        rest = {n: float(v) for n, v in zip(fitted.names, fitted.constants[0], strict=True) if n != fitted.names[i]}
+    drop = insignificant(fitted, level)
+    while drop:
         try:
-            rhs = tuple(substituted(e, {fitted.names[i]: 0.0}) for e in fitted.rhs)
+            smaller = without(fitted, drop, t, u, **options)
         except ZeroDivisionError:
-            break
-        smaller = fit(rhs, rest, t, u[None], sigma=fitted.sigma[0], **options)
-        if information(smaller)[0] >= information(fitted)[0]:
-            break
-        fitted = smaller
+            smaller = None
+        if smaller is not None and information(smaller)[0] < information(fitted)[0] + penalty * len(drop):
+            fitted, drop = smaller, insignificant(smaller, level)
+        else:
+            drop = drop[: len(drop) // 2]
     return fitted
+
+
+def insignificant(fitted: Refined, level: float) -> list[str]:
+    """Constants that may be zero, the least significant first, each given those before (Wald 1943)."""
+    names, value = list(fitted.names), fitted.constants[0]
+    covariance, found = fitted.covariance[0, : len(names), : len(names)], []
+    while names:
+        ratio = value.abs() / covariance.diagonal().sqrt()
+        i = int(ratio.argmin())
+        if not ratio[i] < level:
+            break
+        found.append(names.pop(i))
+        kept = [k for k in range(len(ratio)) if k != i]
+        gain = covariance[kept, i] / covariance[i, i]
+        value = value[kept] - gain * value[i]
+        covariance = covariance[kept][:, kept] - gain[:, None] * covariance[i, kept]
+    return found
+
+
+def without(fitted: Refined, names: Sequence[str], t: Tensor, u: Tensor, **options) -> Refined:
+    """The fit of one window with these constants zero; ``ZeroDivisionError`` where something is divided by one."""
+    rest = {n: float(v) for n, v in zip(fitted.names, fitted.constants[0], strict=True) if n not in names}
+    rhs = tuple(substituted(e, dict.fromkeys(names, 0.0)) for e in fitted.rhs)
+    return fit(rhs, rest, t, u[None], sigma=fitted.sigma[0], **options)

@@ -1,0 +1,183 @@
+"""Equations of one's own trajectories: terms, constants and their errors, units, forecasts, refusals, the case."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy.integrate import solve_ivp
+
+from sciml.prose.own import identify, summed, units
+from sciml.prose.rank import insignificant
+from sciml.prose.refine import fit
+from sciml.prose.sindy import polynomials
+from tests.case_fixtures import *  # noqa: F403
+from tests.case_fixtures import refused
+
+LYNX = {(0, "u_0"): 1.1, (0, "u_0*u_1"): -0.4, (1, "u_1"): -0.4, (1, "u_0*u_1"): 0.1}
+"""Volterra's equations of prey and predators"""
+
+
+def hares(n: int = 160, noise: float = 0.02, seed: int = 0):
+    """Times, noisy values, and the truth by scipy."""
+    t = np.linspace(0, 32, n)
+    f = lambda _, u: [1.1 * u[0] - 0.4 * u[0] * u[1], 0.1 * u[0] * u[1] - 0.4 * u[1]]  # noqa: E731
+    true = torch.from_numpy(solve_ivp(f, (0, 32), [10.0, 5.0], "DOP853", t, rtol=1e-10, atol=1e-10).y.T.copy())
+    drawn = torch.randn(true.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.from_numpy(t), true + noise * true.std(0) * drawn, true
+
+
+def table(found) -> dict:
+    rows = zip(found.terms, found.constants.tolist(), found.deviations.tolist(), strict=True)
+    return {(i, str(e)): (c, d) for (i, e), c, d in rows}
+
+
+@pytest.fixture(scope="module")
+def found():
+    t, u, _ = hares()
+    return identify(t[:120], u[:120])
+
+
+def test_exactly_the_right_terms_with_honest_errors(found):
+    got = table(found)
+    assert set(got) == set(LYNX)
+    for term, (value, std) in got.items():
+        assert abs(value - LYNX[term]) < 4 * std
+        assert std < 0.02 * abs(value)
+    assert 0.7 < found.reduced < 1.4
+
+
+def test_the_forecast_and_its_spread(found):
+    t, _, true = hares()
+    states, spread = found.predict(t, runs=60)
+    miss = (states - true)[120:]
+    assert float(miss.square().mean().sqrt()) < 0.02 * float(true.std())
+    assert 0.2 < float((miss / spread[120:]).square().mean().sqrt()) < 3
+    assert found.predict(t)[1].abs().max() == 0
+
+
+def test_the_right_hand_sides_are_those_of_the_constants(found):
+    t, _, true = hares()
+    from sciml.prose.trajectories import integrate
+
+    own = integrate(found.rhs, {}, found.predict(t[:1])[0][0], t, substeps=8)
+    torch.testing.assert_close(own, found.predict(t)[0], rtol=1e-3, atol=1e-3 * float(true.max()))
+
+
+def test_units_do_not_matter(found):
+    """Kilometres instead of metres, hours instead of seconds, and another start."""
+    t, u, _ = hares()
+    scale = torch.tensor([1e-3, 50.0], dtype=torch.float64)
+    other = identify(3600 * t[:120] + 7e5, u[:120] * scale)
+    got, before = table(other), table(found)
+    assert set(got) == set(before)
+    factor = {(0, "u_0"): 1.0, (0, "u_0*u_1"): 1 / 50, (1, "u_1"): 1.0, (1, "u_0*u_1"): 1e3}
+    for term, (value, std) in got.items():
+        wanted = [x * factor[term] / 3600 for x in before[term]]
+        assert [value, std] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_units_of_a_wave():
+    t = torch.linspace(0, 12 * math.pi, 600, dtype=torch.float64)
+    span, size = units(t, torch.stack((torch.cos(t / 3), 5 * torch.sin(t / 3)), 1))
+    assert float(span) == pytest.approx(3, rel=0.02)
+    assert size.tolist() == pytest.approx([0.5**0.5, 5 * 0.5**0.5], rel=0.01)
+
+
+def test_smooth_data_have_the_noise_of_the_solver_at_least():
+    t = torch.linspace(0, 8, 60, dtype=torch.float64)
+    got = table(identify(t, torch.stack((torch.cos(2 * t), -torch.sin(2 * t)), 1), degree=1))
+    assert set(got) == {(0, "u_1"), (1, "u_0")}
+    assert got[0, "u_1"][0] == pytest.approx(2, abs=1e-3)
+    assert got[1, "u_0"][0] == pytest.approx(-2, abs=1e-3)
+
+
+def test_a_term_that_sparse_regression_misses_is_found_among_all():
+    """The slow growth of a wave: its rate is a fiftieth of the others."""
+    t = torch.linspace(0, 40, 200, dtype=torch.float64)
+    grown = torch.exp(0.02 * t)[:, None] * torch.stack((torch.cos(t), torch.sin(t)), 1)
+    noise = torch.randn(grown.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    got = table(identify(t, grown + 0.01 * noise, degree=1))
+    assert set(got) == {(0, "u_0"), (0, "u_1"), (1, "u_0"), (1, "u_1")}
+    assert got[0, "u_0"][0] == pytest.approx(0.02, abs=4 * got[0, "u_0"][1])
+
+
+def test_what_may_be_zero_given_what_is_already():
+    """Two constants that nothing tells apart: one of them may go, not both."""
+    t = torch.linspace(0, 4, 40, dtype=torch.float64)
+    u = torch.exp(-0.5 * t)[:, None] + 0.01 * torch.randn(40, 1, generator=torch.Generator().manual_seed(0)).double()
+    library = polynomials(1, 2)
+    rhs, names = summed(library, torch.ones(3, 1, dtype=torch.bool))
+    fitted = fit(rhs, dict.fromkeys(names, math.nan), t, u[None], sigma=0.01)
+    assert set(insignificant(fitted, 3.0)) == {"c000", "c002"}
+    assert insignificant(fitted, 0.0) == []
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda t, u: (t[:5], u[:5]), "at least 8 times"),
+    (lambda t, u: (t, u.where(u != u[3], torch.nan)), "cut the window where data are missing"),
+    (lambda t, u: (t.flip(0), u), "times increase"),
+    (lambda t, u: (t, torch.stack((u[:, 0], torch.full_like(t, 3.0)), 1)), "field 1 is constant"),
+    (lambda t, u: (t, u[:, 0]), r"a window \(times, fields\)"),
+    (lambda t, u: (torch.arange(6000.0), torch.rand(6000, 1)), "at most 5000: thin them"),
+])  # fmt: skip
+def test_refusals(change, message):
+    t, u, _ = hares()
+    with pytest.raises(ValueError, match=message):
+        identify(*change(t, u))
+
+
+# -- the case --------------------------------------------------------------------------------------------------------
+def csv(path, columns) -> None:
+    rows = [",".join(columns), *(",".join(f"{x:.8g}" for x in row) for row in zip(*columns.values(), strict=True))]
+    path.write_text("\n".join(rows) + "\n")
+
+
+def test_a_table_of_ones_own(call, tmp_path):
+    t, u, _ = hares(90, 0.01)
+    path, out = tmp_path / "record.csv", tmp_path / "o"
+    csv(path, {"year": t, "hare": u[:, 0], "lynx": u[:, 1]})
+    ended = call("--data", path, "--out", out, case="prose_own")
+    assert ended.status == 0, ended.err
+    assert ended.out.startswith("d hare/dt = (1.1")
+    assert "72 of 90 times learned from" in ended.out
+    terms = json.loads((out / "equations.json").read_text())["terms"]
+    assert {(x["equation"], x["term"]) for x in terms} == {
+        ("hare", "hare"), ("hare", "hare*lynx"), ("lynx", "lynx"), ("lynx", "hare*lynx")}  # fmt: skip
+    rows = json.loads((out / "summary.json").read_text())["results"]["methods"]
+    assert rows["fitted"]["forecast %"] < 5 < rows["persistence"]["forecast %"]
+    fit = xr.open_dataset(out / "fit.nc")
+    assert set(fit) >= {"hare", "hare_fit", "hare_std", "lynx"}
+
+
+def test_netcdf_with_units(call, tmp_path):
+    t, u, _ = hares(90, 0.01)
+    path, out = tmp_path / "record.nc", tmp_path / "o"
+    data = {"prey": ("time", u[:, 0].numpy(), {"units": "km-2"}), "hunters": ("time", u[:, 1].numpy()),
+            "maps": (("time", "x"), np.zeros((90, 2)))}  # fmt: skip
+    xr.Dataset(data, {"time": ("time", 24 * t.numpy(), {"units": "hours since 2001-01-01"})}).to_netcdf(path)
+    ended = call("--data", path, "--held", "0", "--out", out, case="prose_own")
+    assert ended.status == 0, ended.err
+    assert ended.out.startswith("d prey/dt = (1.1")  # in days again
+    assert json.loads((out / "equations.json").read_text())["variables"] == {"prey": "km-2", "hunters": "1"}
+    refused(call("--data", path, "--variables", "maps", "--out", out, case="prose_own"), "no variable maps along time")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("time,a\n" + "\n".join(f"{i},{i % 3}" for i in range(9)), "7 times to learn from are too few"),
+    ("time,a\n" + "\n".join(f"{i},{'' if i == 4 else i % 3}" for i in range(30)), "1 of 30 times lack values, .* 4"),
+    ("1,2\n3,4\n", "could not|too few|lack values"),
+    ("nothing", "at least two columns"),
+])  # fmt: skip
+def test_records_that_are_refused(call, tmp_path, text, message):
+    (tmp_path / "r.csv").write_text(text)
+    refused(call("--data", tmp_path / "r.csv", "--out", tmp_path / "o", case="prose_own"), message)
+
+
+def test_options_that_nothing_reads_are_refused(call, tmp_path):
+    line = dict(case="prose_own")
+    refused(call("--variables", "u", **line), "--variables goes with --data")
+    refused(call("--data", tmp_path / "none.csv", "--points", "50", **line), "--points goes with a simulated system")
+    refused(call("--data", tmp_path / "none.csv", **line), "none.csv")
