@@ -8,6 +8,7 @@ import pytest
 import torch
 import xarray as xr
 from scipy.integrate import solve_ivp
+from scipy.optimize import least_squares
 
 from sciml.prose.own import identify, summed, units
 from sciml.prose.rank import insignificant
@@ -113,6 +114,30 @@ def test_what_may_be_zero_given_what_is_already():
     fitted = fit(rhs, dict.fromkeys(names, math.nan), t, u[None], sigma=0.01)
     assert set(insignificant(fitted, 3.0)) == {"c000", "c002"}
     assert insignificant(fitted, 0.0) == []
+
+
+HARE = [30, 47.2, 70.2, 77.4, 36.3, 20.6, 18.1, 21.4, 22, 25.4, 27.1, 40.3, 57, 76.6, 52.3, 19.5, 11.2, 7.6, 14.6, 16.2,
+        24.7]  # fmt: skip
+CAT = [4, 6.1, 9.8, 35.2, 59.4, 41.7, 19, 13, 8.3, 9.1, 7.4, 8, 12.3, 19.5, 45.7, 51.1, 29.7, 15.8, 9.7, 10.1, 8.6]
+"""Pelts of hares and lynx that Hudson's Bay Company bought in 1900 to 1920, thousands (Hewitt 1921)."""
+
+
+def test_volterras_equations_from_twenty_one_years_of_pelts_as_scipy_fits_them():
+    """Their noise is far larger than it looks in so short a record, which must not make room for more terms."""
+    t, u = torch.arange(1900.0, 1921.0), torch.tensor([HARE, CAT], dtype=torch.float64).T
+    found = identify(t, u)
+    got = table(found)
+    assert set(got) == set(LYNX)
+    assert found.reduced > 3
+    size = found.size.numpy()
+
+    def run(x):
+        f = lambda _, y: [x[0] * y[0] + x[1] * y[0] * y[1], x[2] * y[1] + x[3] * y[0] * y[1]]  # noqa: E731
+        return solve_ivp(f, (0, 20), x[4:], t_eval=np.arange(21.0), rtol=1e-8, atol=1e-8).y.T
+
+    start = [value for value, _ in got.values()] + u[0].tolist()
+    best = least_squares(lambda x: ((run(x) - u.numpy()) / size).ravel(), 1.05 * np.array(start), x_scale=np.abs(start))
+    assert list(best.x[:4]) == pytest.approx([value for value, _ in got.values()], rel=2e-3)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sciml.equation.expression import Expr, Number, Param
-from sciml.prose.rank import information, pruned
+from sciml.prose.rank import pruned
 from sciml.prose.refine import LEAST, Refined, fit
 from sciml.prose.sindy import polynomials, sindy, support_of, values, written
 from sciml.prose.smoothing import smoothed
@@ -39,6 +39,8 @@ class Identified:
     terms : equation and function of each constant that is left
     start, span : first time of the window, and the unit of time
     size : units of the fields ``(D,)``
+    reduced : mean square of the misfit over that of the noise that the smoothness of the window tells, near 1 where the
+        equations explain the window; errors of constants are of the larger of the two
     """
 
     fit: Refined
@@ -46,6 +48,7 @@ class Identified:
     start: float
     span: float
     size: Tensor
+    reduced: float
 
     @property
     def factors(self) -> Tensor:
@@ -72,11 +75,6 @@ class Identified:
         for (i, e), c in zip(self.terms, self.constants.tolist(), strict=True):
             table[library.index(e), i] = c
         return written(library, table)
-
-    @property
-    def reduced(self) -> float:
-        """Mean square of the misfit over that of the noise: near 1 where the equations explain the window."""
-        return float(self.fit.reduced[0])
 
     def predict(self, times: Tensor, runs: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Fields and their standard deviations ``(n, D)`` at increasing times from the window's start on; see
@@ -127,21 +125,39 @@ def identify(t: Tensor, u: Tensor, degree: int = 2, *, iterations: int = 30) -> 
 
     def fitted(support: Tensor) -> tuple[Refined, dict[str, tuple[int, Expr]]]:
         rhs, names = summed(library, support)
-        found = fit(rhs, dict.fromkeys(names, math.nan), s, v[None], sigma=sigma, **options)
+        found = louder(fit(rhs, dict.fromkeys(names, math.nan), s, v[None], sigma=sigma, **options))
         level = math.sqrt(math.log(u.numel()) + penalty)
         return pruned(found, s, v, level=level, penalty=penalty, **options), names
 
     best, names = fitted(chosen)
-    if not best.reduced[0] <= WELL and chosen is not everything:
+    if not misfit(best, sigma) <= WELL and chosen is not everything:
         best, names = min((best, names), fitted(everything), key=lambda f: cost(f[0], penalty))
     if math.isinf(cost(best, penalty)):
         raise ValueError(f"no equations of degree {degree} can be integrated over the window; try another degree")
-    return Identified(best, tuple(names[n] for n in best.names), float(t[0]), float(span), size)
+    terms = tuple(names[n] for n in best.names)
+    return Identified(best, terms, float(t[0]), float(span), size, misfit(best, sigma))
+
+
+def louder(found: Refined) -> Refined:
+    """The same fit with as much noise as its residuals show, where that is more than was reckoned with."""
+    factor = found.reduced.clamp(min=1)
+    sigma, covariance = found.sigma * factor.sqrt()[:, None], found.covariance * factor[:, None, None]
+    return replace(
+        found, sigma=sigma, covariance=covariance, misfit=found.misfit / factor, reduced=found.reduced / factor
+    )
+
+
+def misfit(found: Refined, sigma: Tensor) -> float:
+    """Mean square of residuals over that of noise of size ``sigma``."""
+    return float(found.reduced[0] * (found.sigma[0] / sigma) ** 2)
 
 
 def cost(found: Refined, penalty: float) -> float:
-    """The criterion of Chen & Chen."""
-    return float(information(found)[0]) + penalty * len(found.names)
+    """The criterion of Chen & Chen for noise of unknown size, but for a constant."""
+    constants, n = found.covariance.shape[-1], found.samples
+    square = float(found.misfit[0] * found.sigma[0] ** 2)
+    total = n * math.log(max(square, 1e-300)) + constants * math.log(n) + penalty * len(found.names)
+    return total if math.isfinite(square) else math.inf
 
 
 def units(t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
