@@ -128,3 +128,8 @@ def test_weak_sindy_of_second_order():
 def test_weak_sindy_refuses(u):
     with pytest.raises(ValueError, match="finite frames"):
         weak_sindy(T[: len(u)] if u.ndim == 2 else T, u)
+
+
+def test_weak_sindy_refuses_what_does_not_change():
+    with pytest.raises(ValueError, match="the same everywhere"):
+        weak_sindy(T, torch.full((len(T), 128), 3.0))

@@ -18,8 +18,8 @@ from sciml.prose.smoothing import smoothed
 STEP = 0.1
 """Longest step of the solver while fitting, in units of the time in which the fields change"""
 
-SEGMENT = 5.0
-"""Longest segment of multiple shooting in the same units: of a chaotic flow longer ones cannot be fitted"""
+SEGMENT = 1.0
+"""Longest segment of multiple shooting in the same units: longer ones of a chaotic or stiff flow cannot be fitted"""
 MOST = 5000
 """Times of a window, whose smoothing takes their cube"""
 LEAST_NOISE = 1e-4

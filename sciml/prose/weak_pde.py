@@ -26,10 +26,12 @@ def weak_sindy(t: Tensor, u: Tensor, order: int = 1, length: float = LENGTH) -> 
     """Right-hand sides of ``order`` fields from frames ``u (n, points)`` at evenly spaced times: sparse sums of
     derivatives to the fourth of powers of u_0 to the third.
 
-    Raises ``ValueError`` for windows that are not finite or shorter than the test functions.
+    Raises ``ValueError`` for windows that are not finite, shorter than the test functions, or the same everywhere.
     """
     if u.ndim != 2 or len(u) != len(t) or len(t) <= 2 * HALF_T or not bool(u.isfinite().all()):
         raise ValueError(f"give finite frames ({len(t)}, points), more than {2 * HALF_T} of them; got {tuple(u.shape)}")
+    if float(u.std()) <= 1e-12 * float(u.abs().max()):
+        raise ValueError("the frames are the same everywhere: nothing can be learned from them")
     frames, dt, h = u.double().cpu().numpy(), float(t[1] - t[0]), length / u.shape[1]
     terms = list(product(POWERS, DERIVATIVES))
     columns = [(-1) ** a * _weak(frames**p, a, 0, h, dt) for p, a in terms]
