@@ -8,8 +8,10 @@ record is learned from; the rest is forecast, beside what SINDy alone finds and 
     python cases/prose_own.py --data record.csv                    columns time, and one for each variable
     python cases/prose_own.py --data record.nc --variables u v     variables along time
 
-All variables that matter must be in the record; times need not be even, missing values must be cut off. Without --data
-a system of PROSE is observed with noise, so that what is found can be compared with the truth.
+All variables that matter must be in the record, no others, with noise of a like size; a forcing counts as a variable.
+The time is the column of that name, or the first one; it need not be even, and is turned into days where its units say
+how long they are. Missing values must be cut off. Without --data a system of PROSE is observed with noise, so that what
+is found can be compared with the truth.
 
 Expected (default): all seven terms of the Lorenz (1963) system within three standard errors, no others, and an error of
 its forecast of 1 % of the standard deviation over a time unit. Run time on one core: 20 s, with 1000 points 90 s.
@@ -20,6 +22,7 @@ Writes equations.json, fit.nc, fit.png and summary.json.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +41,7 @@ from sciml.equation.expression import parts
 from sciml.files import refusing, replacing
 from sciml.grid import seconds
 from sciml.prose.ordinary import SYSTEMS
-from sciml.prose.own import Identified, identify, units
+from sciml.prose.own import WELL, Identified, identify, units
 from sciml.prose.refine import LEAST
 from sciml.prose.sindy import METHODS, finite_difference, polynomials, sindy, support_of, terms_of, values
 from sciml.prose.trajectories import integrate
@@ -103,8 +106,13 @@ def simulated(o: Options) -> Record:
 
 def read(path: Path, chosen: Sequence[str]) -> Record:
     """A record from a file."""
-    with refusing(path):
-        ds = from_text(path) if path.suffix.lower() in (".csv", ".txt") else xr.open_dataset(path, decode_times=False)
+    if path.is_dir():
+        raise Refused(f"{path} is a folder; give a file")
+    if path.suffix.lower() in (".csv", ".txt"):
+        ds = from_text(path)
+    else:
+        with refusing(path):
+            ds = xr.open_dataset(path, decode_times=False)
     if "time" not in ds.coords:
         raise Refused(f"{path} has no coordinate time; it has {', '.join(sorted(map(str, ds.variables))) or 'nothing'}")
     along = [str(n) for n, v in ds.data_vars.items() if v.dims == ("time",) and np.issubdtype(v.dtype, np.number)]
@@ -127,18 +135,26 @@ def times(ds: xr.Dataset) -> tuple[Tensor, str]:
             return torch.as_tensor(seconds(ds) / 86400), "days"
     except ValueError:
         pass
-    return torch.as_tensor(ds["time"].values.astype(float)), unit or "1"
+    return torch.as_tensor(ds["time"].values.astype(float)), unit.partition(" since ")[0] or "1"
 
 
 def from_text(path: Path) -> xr.Dataset:
-    """Columns with a line of names above them; the first one, or that called time, is the time."""
-    table = np.genfromtxt(path, delimiter=",", names=True, dtype=float, encoding="utf-8")
-    if table.dtype.names is None or len(table.dtype.names) < 2:
-        raise ValueError("its first line must name at least two columns, with commas between them")
-    names = table.dtype.names
-    time = "time" if "time" in names else names[0]
-    return xr.Dataset({n: ("time", np.atleast_1d(table[n])) for n in names if n != time},
-                      {"time": np.atleast_1d(table[time])})  # fmt: skip
+    """Columns with a line of names above them; that called time, or else the first one, is the time."""
+    if not path.read_text(encoding="utf-8-sig").strip():
+        raise Refused(f"{path} is empty")
+    try:
+        table = np.genfromtxt(path, delimiter=",", names=True, dtype=float, encoding="utf-8-sig")
+    except ValueError:
+        table = np.empty(0)
+    names = table.dtype.names or ()
+    if len(names) < 2:
+        raise Refused(f"{path} is no table: its first line must name two columns or more, the others hold as many "
+                      "numbers, with commas between them")  # fmt: skip
+    time = next((n for n in names if n.lower() == "time"), names[0])
+    columns: dict[str, np.ndarray] = {n: np.atleast_1d(table[n]) for n in names}  # type: ignore[call-overload]
+    if not np.isfinite(columns[time]).any():
+        raise Refused(f"{path} holds no numbers in its column {time}; write times as numbers, such as days")
+    return xr.Dataset({n: ("time", v) for n, v in columns.items() if n != time}, {"time": columns[time]})
 
 
 def checked(record: Record, held: float) -> int:
@@ -146,8 +162,12 @@ def checked(record: Record, held: float) -> int:
     bad = ~record.u.isfinite().all(1) | ~record.t.isfinite()
     if bad.any():
         first = int(bad.nonzero()[0, 0])
-        raise Refused(f"{int(bad.sum())} of {len(bad)} times lack values, the first is number {first}; cut the record "
-                      "where it has none missing")  # fmt: skip
+        raise Refused(f"{int(bad.sum())} of {len(bad)} times lack values, the first is number {first + 1}; cut the "
+                      "record where it has none missing")  # fmt: skip
+    if twice := [n for n in record.names if record.names.count(n) > 1 or n.endswith(("_fit", "_std"))]:
+        raise Refused(f"{twice[0]} is named twice, or as what is written; choose others with --variables")
+    if still := [n for n, u in zip(record.names, record.u.T, strict=True) if (u == u[0]).all()]:
+        raise Refused(f"{still[0]} is constant; choose other --variables")
     learned = len(record.t) - round(held * len(record.t))
     if learned < LEAST:
         raise Refused(f"{learned} times to learn from are too few, at least {LEAST} are needed")
@@ -191,15 +211,29 @@ def lines(found: Identified, record: Record) -> list[str]:
     for i, name in enumerate(record.names):
         own = [(e, c, d) for (j, e), c, d in rows if j == i]
         terms = " ".join(f"{'-' if c < 0 else '+'} ({abs(c):.4g} ± {d:.1g}) {named(str(e), record.names)}"
-                         for e, c, d in own)  # fmt: skip
+                         for e, c, d in own).replace(") 1 ", ") ").removesuffix(" 1")  # fmt: skip
         out.append(f"d {name}/dt = {terms.removeprefix('+ ') or '0'}")
     return out
 
 
 def named(text: str, names: Sequence[str]) -> str:
-    for i in reversed(range(len(names))):
-        text = text.replace(f"u_{i}", names[i])
-    return text
+    """A term with the names of the variables."""
+    return re.sub(r"\bu_(\d+)\b", lambda m: names[int(m[1])], text)
+
+
+def verdict(found: Identified, record: Record, fitted: Method, learned: int) -> str:
+    """Whether the equations explain what was learned from."""
+    u = record.u[:learned]
+    share = ((fitted.u[:learned] - u).square().mean(0) / u.var(0)).nan_to_num(torch.inf)
+    if float(share.max()) > 0.5:
+        name = record.names[int(share.argmax())]
+        return (
+            f"the equations do NOT explain {name}: leave it out if it is noise, or a variable or a forcing is missing"
+        )
+    if found.reduced > WELL:
+        return ("the equations explain the record but for more than its noise: errors are of the rest; a variable, a "
+                "forcing or a higher degree may be missing")  # fmt: skip
+    return "the equations explain the record within its noise"
 
 
 def against_truth(found: Identified, system: str) -> dict[str, float]:
@@ -232,8 +266,10 @@ def report(o: Options, out: Path, record: Record, found: Identified, methods: di
     rows, text = {n: errors(m, record, learned) for n, m in methods.items()}, lines(found, record)
     result: dict[str, Any] = {"methods": rows, "misfit": found.reduced, "equations": text}
     print("\n".join(text))
-    print(f"{learned} of {len(record.t)} times learned from, misfit over noise {found.reduced:.3g}; "
-          f"time in {record.span}")  # fmt: skip
+    said = verdict(found, record, methods["fitted"], learned)
+    result["verdict"] = said
+    print(f"{learned} of {len(record.t)} times learned from, misfit over noise {found.reduced:.3g}"
+          f"{'' if record.span == '1' else f'; time in {record.span}'}\n{said}")  # fmt: skip
     if record.truth is not None:
         result["terms"] = n = against_truth(found, o.system)
         print(f"{n['right']} terms are right, within {n['off']:.2g} standard errors; {n['missed']} missed, "
@@ -241,7 +277,11 @@ def report(o: Options, out: Path, record: Record, found: Identified, methods: di
     print(score.table(rows))
     terms = [{"equation": record.names[i], "term": named(str(e), record.names), "value": c, "std": d} for (i, e), c, d
              in zip(found.terms, found.constants.tolist(), found.deviations.tolist(), strict=True)]  # fmt: skip
-    about = {"variables": dict(zip(record.names, record.units, strict=True)), "time": record.span}
+    about: dict[str, Any] = {
+        "verdict": said,
+        "variables": dict(zip(record.names, record.units, strict=True)),
+        "time": record.span,
+    }
     with replacing(out / "equations.json") as partial:
         partial.write_text(json.dumps(about | {"equations": text, "terms": terms}, indent=2) + "\n")
     return result

@@ -143,7 +143,11 @@ def test_volterras_equations_from_twenty_one_years_of_pelts_as_scipy_fits_them()
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t, u: (t[:5], u[:5]), "at least 8 times"),
     (lambda t, u: (t, u.where(u != u[3], torch.nan)), "cut the window where data are missing"),
-    (lambda t, u: (t.flip(0), u), "times increase"),
+    (lambda t, u: (t.flip(0), u), "times must increase; numbers 1 and the next"),
+    (lambda t, u: (t[:17], u[:17]), "17 times cannot tell 6 terms apart"),
+    (lambda t, u: (t, u + 300), "subtract a value near its mean"),
+    (lambda t, u: (t, torch.stack((u[:, 0], -2 * u[:, 0]), 1)), "fields 0 and 1 are multiples of each other"),
+    (lambda t, u: (t, torch.rand(160, 10)), "660 terms|66 terms in 10 equations are too many"),
     (lambda t, u: (t, torch.stack((u[:, 0], torch.full_like(t, 3.0)), 1)), "field 1 is constant"),
     (lambda t, u: (t, u[:, 0]), r"a window \(times, fields\)"),
     (lambda t, u: (torch.arange(6000.0), torch.rand(6000, 1)), "at most 5000: thin them"),
@@ -192,13 +196,31 @@ def test_netcdf_with_units(call, tmp_path):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("time,a\n" + "\n".join(f"{i},{i % 3}" for i in range(9)), "7 times to learn from are too few"),
-    ("time,a\n" + "\n".join(f"{i},{'' if i == 4 else i % 3}" for i in range(30)), "1 of 30 times lack values, .* 4"),
-    ("1,2\n3,4\n", "could not|too few|lack values"),
-    ("nothing", "at least two columns"),
+    ("time,a\n" + "\n".join(f"{i},{'' if i == 4 else i % 3}" for i in range(30)), "1 of 30 times lack values, .* 5"),
+    ("time;a\n1;2\n", "no table: .* with commas between them"),
+    ("nothing", "no table"),
+    ("", "is empty"),
+    ("time,a\n" + "\n".join(f"2001-01-{i},{i % 3}" for i in range(10, 30)), "no numbers in its column time"),
+    ("time,a,b\n" + "\n".join(f"{i},{i % 3},7" for i in range(30)), "b is constant"),
+    ("time,a,a_fit\n" + "\n".join(f"{i},{i % 3},{i % 4}" for i in range(30)), "a_fit is named twice, or as what"),
 ])  # fmt: skip
 def test_records_that_are_refused(call, tmp_path, text, message):
     (tmp_path / "r.csv").write_text(text)
     refused(call("--data", tmp_path / "r.csv", "--out", tmp_path / "o", case="prose_own"), message)
+
+
+def test_names_like_those_of_fields_and_a_record_that_lacks_a_variable(call, tmp_path):
+    t, u, _ = hares(90, 0.01)
+    path = tmp_path / "r.csv"
+    csv(path, {"u_1": u[:, 0], "Time": t, "u_0": u[:, 1]})
+    ended = call("--data", path, "--out", tmp_path / "a", case="prose_own")
+    assert "u_1*u_0" in ended.out.splitlines()[0]
+    assert "explain the record" in ended.out
+    noise = 0.02 * torch.randn(90, generator=torch.Generator().manual_seed(0))
+    csv(path, {"time": t, "angle": torch.cos(t) + noise})  # without its rate
+    ended = call("--data", path, "--out", tmp_path / "b", case="prose_own")
+    assert "do NOT explain" in ended.out
+    refused(call("--data", tmp_path, "--out", tmp_path / "c", case="prose_own"), "is a folder")
 
 
 def test_options_that_nothing_reads_are_refused(call, tmp_path):

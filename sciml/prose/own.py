@@ -20,6 +20,8 @@ STEP = 0.1
 
 SEGMENT = 1.0
 """Longest segment of multiple shooting in the same units: longer ones of a chaotic or stiff flow cannot be fitted"""
+TERMS, FAR = 300, 0.1
+"""Constants of all equations together, and how small a part of its size a field may vary by"""
 MOST = 5000
 """Times of a window, whose smoothing takes their cube"""
 LEAST_NOISE = 1e-4
@@ -96,20 +98,11 @@ def identify(t: Tensor, u: Tensor, degree: int = 2, *, iterations: int = 30) -> 
 
     Where the misfit is larger than noise, all terms are fitted at once and left out from there.
 
-    Raises ``ValueError`` for fewer times than tell noise from signal, values that are not finite, fields that are
-    constant, and where no equations can be integrated over the window.
+    Raises ``ValueError`` for fewer times than three for each term to choose from, values that are not finite, fields
+    that are constant, far from zero for what they vary, or multiples of each other, and where no equations are found.
     """
     t, u = torch.as_tensor(t).double(), torch.as_tensor(u).double()
-    if degree < 1:
-        raise ValueError(f"degree must be at least 1, got {degree}")
-    if u.ndim != 2 or t.shape != u.shape[:1] or len(t) < LEAST:
-        raise ValueError(f"give a window (times, fields) of at least {LEAST} times, got {tuple(u.shape)} at {len(t)}")
-    if not u.isfinite().all() or not t.isfinite().all() or (t.diff() <= 0).any():
-        raise ValueError("values must be finite and times increase: cut the window where data are missing")
-    if len(t) > MOST:
-        raise ValueError(f"{len(t)} times are more than can be smoothed, at most {MOST}: thin them or cut the window")
-    if still := [i for i in range(u.shape[1]) if u[:, i].std() <= 1e-12 * u[:, i].abs().max()]:
-        raise ValueError(f"field {still[0]} is constant: leave it out")
+    check(t, u, degree)
     span, size = units(t, u)
     s, v = (t - t[0]) / span, u / size
     sigma = smoothed(s, v)[1].clamp(min=LEAST_NOISE)
@@ -133,9 +126,39 @@ def identify(t: Tensor, u: Tensor, degree: int = 2, *, iterations: int = 30) -> 
     if not misfit(best, sigma) <= WELL and chosen is not everything:
         best, names = min((best, names), fitted(everything), key=lambda f: cost(f[0], penalty))
     if math.isinf(cost(best, penalty)):
-        raise ValueError(f"no equations of degree {degree} can be integrated over the window; try another degree")
+        raise ValueError(f"no equations of degree {degree} were found that can be integrated over the window: a "
+                         "variable may be missing, the record be mostly noise, or the degree be wrong")  # fmt: skip
     terms = tuple(names[n] for n in best.names)
     return Identified(best, terms, float(t[0]), float(span), size, misfit(best, sigma))
+
+
+def check(t: Tensor, u: Tensor, degree: int) -> None:
+    """Refuse windows that cannot tell equations."""
+    if degree < 1:
+        raise ValueError(f"degree must be at least 1, got {degree}")
+    if u.ndim != 2 or t.shape != u.shape[:1] or len(t) < LEAST:
+        raise ValueError(f"give a window (times, fields) of at least {LEAST} times, got {tuple(u.shape)} at {len(t)}")
+    if not u.isfinite().all() or not t.isfinite().all():
+        raise ValueError("values must be finite: cut the window where data are missing")
+    if (t.diff() <= 0).any():
+        raise ValueError(f"times must increase; numbers {int((t.diff() <= 0).nonzero()[0, 0]) + 1} and the next do not")
+    if len(t) > MOST:
+        raise ValueError(f"{len(t)} times are more than can be smoothed, at most {MOST}: thin them or cut the window")
+    terms, advice = math.comb(u.shape[1] + degree, degree), "give a lower degree or fewer variables"
+    if terms * u.shape[1] > TERMS:
+        raise ValueError(f"{terms} terms in {u.shape[1]} equations are too many, at most {TERMS}: {advice}")
+    if len(t) < 3 * terms:
+        raise ValueError(f"{len(t)} times cannot tell {terms} terms apart, three times as many can: {advice}")
+    spread, size = u.std(0), u.square().mean(0).sqrt()
+    if still := (spread <= 1e-12 * size).nonzero()[:, 0].tolist():
+        raise ValueError(f"field {still[0]} is constant: leave it out")
+    if degree > 1 and (far := (spread < FAR * size).nonzero()[:, 0].tolist()):
+        raise ValueError(f"field {far[0]} varies by {spread[far[0]]:.3g} about {u[:, far[0]].mean():.3g}, so that its "
+                         "powers are all alike: subtract a value near its mean")  # fmt: skip
+    like = torch.corrcoef(u.T).abs().reshape(u.shape[1], -1).triu(1) > 1 - 1e-6
+    if like.any():
+        i, j = like.nonzero()[0].tolist()
+        raise ValueError(f"fields {i} and {j} are multiples of each other: leave one out")
 
 
 def louder(found: Refined) -> Refined:
