@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -84,9 +84,8 @@ class Options:
 def direct(e: case.Experiment, library: Library, data: list[Pair], cut: float, where: Tensor | None) -> Discovery:
     """pysindy on differences in time, of the threshold and filter that come nearest to the truth."""
     model = e.system.model
-    exact = coefficients(library, e.system.truth, model, e.z[1, :2])
-    best: tuple[float, Discovery] | None = None
-    for c in (cut, np.inf):
+
+    def differences(c: float) -> dict[str, Moments]:
         streams: dict[str, list[Moments]] = {f: [] for f in model.prognostic}
         for pair in data:
             rate = (pair.after - pair.before) / (pair.steps * e.system.dt)
@@ -95,12 +94,21 @@ def direct(e: case.Experiment, library: Library, data: list[Pair], cut: float, w
             y = model.grid.ifft(low_pass(model, c) * rate)
             for i, f in enumerate(model.prognostic):
                 streams[f] += tiles(library.names, x, y[:, i], y[:, i], where)
-        moments = {f: gathered(parts) for f, parts in streams.items()}
-        for threshold in THRESHOLDS:
-            import pysindy as ps
+        return {f: gathered(parts) for f, parts in streams.items()}
 
-            fits = {f: pysindy(m, ps.STLSQ(threshold=threshold, alpha=1e-6)) for f, m in moments.items()}
-            found = Discovery(library, fits, {}, dict.fromkeys(fits, c), dict(model.units))
+    return nearest(e, library, [(c, differences(c)) for c in (cut, np.inf)])
+
+
+def nearest(e: case.Experiment, library: Library, data: Iterable[tuple[float, dict[str, Moments]]]) -> Discovery:
+    """What pysindy finds that comes nearest to the truth, of moments made in several ways and of all thresholds."""
+    import pysindy as ps
+
+    exact = coefficients(library, e.system.truth, e.system.model, e.z[1, :2])
+    best: tuple[float, Discovery] | None = None
+    for c, own in data:
+        for threshold in THRESHOLDS:
+            fits = {f: pysindy(m, ps.STLSQ(threshold=threshold, alpha=1e-6)) for f, m in own.items()}
+            found = Discovery(library, fits, {}, dict.fromkeys(fits, c), dict(e.system.model.units))
             error = float(np.linalg.norm(found.coefficients() - exact))
             if best is None or error < best[0]:
                 best = error, found

@@ -10,7 +10,8 @@ the right terms and with a generic library; with --twin a network that has never
 Without --train the weights in data/weights/prose_ode.safetensors are used. Tests are trajectories that no training has
 seen, of equations drawn anew; a family with a single parameter of three digits has so few (Thomas 35) that training met
 them. Published errors of prediction are against targets with noise, other errors against the truth; those of
-integrated equations count at most 1. Families whose small errors grow in six units of time are marked with *.
+integrated equations count at most 1. Families whose small errors grow in six units of time are marked with *. With
+--strangers tests are of families that the network was never trained on.
 
 Expected of the paper (104 million weights, 512000 trajectories): prediction 2.9 % (known) to 5.7 % (corrupted),
 expression error 0 to 2 %, 99.9 % valid, and 14.7 % when the written equation is integrated. Of the eight
@@ -79,6 +80,8 @@ class Options(Training):
     """Windows of each family to test (default: quick 4, default 40, full 400)."""
     refine: Annotated[int, Range(1, 100_000)] | None = None
     """Windows of each family whose equations are integrated and refined (default: quick 1, default 6, full 100)."""
+    strangers: bool = False
+    """Test families that the network was never trained on, all or those of --families, not its own."""
     beams: Annotated[int, Range(1, 100)] = 3
     """Equations written for each window, of which the best after refinement is taken."""
 
@@ -117,10 +120,16 @@ def taught(o: Options, out: Path) -> PROSE:
 
 
 # -- evaluation ------------------------------------------------------------------------------------------------------
-def loaded(path: Path, names: Sequence[str], symbols: bool = True) -> tuple[PROSE, tuple[str, ...]]:
-    """A model on the CPU, and which of the families it was trained for are asked for."""
+def loaded(
+    path: Path, names: Sequence[str], symbols: bool = True, strangers: bool = False
+) -> tuple[PROSE, tuple[str, ...]]:
+    """A model on the CPU, and which of the families it was trained for, or of the others, are asked for."""
     model = of_case(path, Windows, FIELDS, symbols=symbols)
-    return model, chosen(names, model.about["names"])
+    own = model.about["names"]
+    others = [n for n in SYSTEMS if n not in own]
+    if strangers and not others:
+        raise Refused(f"{path} was trained on all families; --strangers needs weights that were not")
+    return model, chosen(names, others if strangers else own)
 
 
 def tested(o: Options, names: Sequence[str]) -> tuple[str, ...]:
@@ -205,10 +214,11 @@ def report(out: Path, ds: xr.Dataset, shown: Sequence[Shown]) -> dict[str, Any]:
 
 def run(o: Options, out: Path) -> dict[str, Any]:
     goes_with(o, o.train, "--train", *ONLY_TRAINING, "noise", "spread", "data", "workers")
+    goes_with(o, not o.train, "weights, without --train", "strangers")
     twin = None if o.twin is None else loaded(o.twin, (), symbols=False)
     path = o.weights or (out / "model.safetensors" if o.train else WEIGHTS)
     if not o.train:
-        loaded(path, o.families)
+        loaded(path, o.families, strangers=o.strangers)
     room(o, out, TABLES)
     if o.train:
         taught(o, out)
@@ -216,9 +226,11 @@ def run(o: Options, out: Path) -> dict[str, Any]:
             print(f"the weights of a twin, for --twin, are {path}")
             (out / CHECKPOINT).unlink()
             return {"weights": str(path)}
-    model, names = loaded(path, o.families)
+    model, names = loaded(path, o.families, strangers=o.strangers)
     names = tested(o, names)
-    if twin is not None and (other := set(names) - set(twin[1])):
+    if o.strangers:
+        print(f"never trained on {', '.join(names)}")
+    if twin is not None and not o.strangers and (other := set(names) - set(twin[1])):
         raise Refused(f"--twin was not trained for {', '.join(sorted(other))}; name others with --families")
     ds, shown = evaluated(o, model, names, None if twin is None else twin[0])
     (out / CHECKPOINT).unlink(missing_ok=True)

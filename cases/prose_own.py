@@ -8,10 +8,10 @@ record is learned from; the rest is forecast, beside what SINDy alone finds and 
     python cases/prose_own.py --data record.csv                    columns time, and one for each variable
     python cases/prose_own.py --data record.nc --variables u v     variables along time
 
-All variables that matter must be in the record, no others, with noise of a like size; a forcing counts as a variable.
-The time is the column of that name, or the first one; it need not be even, and is turned into days where its units say
-how long they are. Missing values must be cut off. Without --data a system of PROSE is observed with noise, so that what
-is found can be compared with the truth.
+All variables that matter must be in the record; a forcing counts as a variable. The noise of each is found. The time is
+the column of that name, or the first one, or that of --time; it need not be even, and is turned into days where it
+holds dates or its units say how long they are. Missing values must be cut off. Without --data a system of PROSE is
+observed with noise, so that what is found can be compared with the truth.
 
 Expected (default): all seven terms of the Lorenz (1963) system within three standard errors, no others, and an error of
 its forecast of 1 % of the standard deviation over a time unit. Run time on one core: 20 s, with 1000 points 90 s.
@@ -21,7 +21,9 @@ Writes equations.json, fit.nc, fit.png and summary.json.
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +66,8 @@ class Options(Common):
     """File with the record: netCDF, or CSV whose first line names its columns (none: a system is simulated)."""
     variables: tuple[str, ...] = ()
     """What of --data to use (default: all that lie along time alone)."""
+    time: str | None = None
+    """Coordinate or column with the times of --data (default: time, or the first column)."""
     degree: Annotated[int, Range(1, 5)] = 2
     """Largest degree of the polynomials."""
     held: Annotated[float, Range(0, 0.9)] = 0.2
@@ -104,17 +108,12 @@ def simulated(o: Options) -> Record:
     return Record(t, u + o.noise * u.std(0) * noise, system.fields, ("1",) * len(rhs), "1", u)
 
 
-def read(path: Path, chosen: Sequence[str]) -> Record:
-    """A record from a file."""
+def read(path: Path, chosen: Sequence[str], time: str | None) -> Record:
+    """A record from a file, with its times in ``time``."""
     if path.is_dir():
         raise Refused(f"{path} is a folder; give a file")
-    if path.suffix.lower() in (".csv", ".txt"):
-        ds = from_text(path)
-    else:
-        with refusing(path):
-            ds = xr.open_dataset(path, decode_times=False)
-    if "time" not in ds.coords:
-        raise Refused(f"{path} has no coordinate time; it has {', '.join(sorted(map(str, ds.variables))) or 'nothing'}")
+    text = path.suffix.lower() in (".csv", ".txt")
+    ds = from_text(path, time) if text else along_time(path, time or "time")
     along = [str(n) for n, v in ds.data_vars.items() if v.dims == ("time",) and np.issubdtype(v.dtype, np.number)]
     if wrong := [n for n in chosen if n not in along]:
         raise Refused(f"{path} has no variable {wrong[0]} along time alone; it has {', '.join(along) or 'none'}")
@@ -138,23 +137,55 @@ def times(ds: xr.Dataset) -> tuple[Tensor, str]:
     return torch.as_tensor(ds["time"].values.astype(float)), unit.partition(" since ")[0] or "1"
 
 
-def from_text(path: Path) -> xr.Dataset:
+def along_time(path: Path, time: str) -> xr.Dataset:
+    """A netCDF file without axes of one point, its times named time."""
+    with refusing(path):
+        ds = xr.open_dataset(path, decode_times=False)
+    if time not in ds.variables or ds[time].ndim != 1:
+        there = ", ".join(sorted(map(str, ds.variables))) or "nothing"
+        raise Refused(f"{path} has no coordinate {time}; it has {there}: name that of the times with --time")
+    (axis,) = ds[time].dims
+    ds = ds.squeeze([d for d, n in ds.sizes.items() if n == 1 and d != axis], drop=True)
+    along = [n for n, v in ds.data_vars.items() if v.dims == (axis,) and n != time]
+    return xr.Dataset({n: ("time", ds[n].values, ds[n].attrs) for n in along},
+                      {"time": ("time", ds[time].values, ds[time].attrs)})  # fmt: skip
+
+
+def from_text(path: Path, time: str | None) -> xr.Dataset:
     """Columns with a line of names above them; that called time, or else the first one, is the time."""
-    if not path.read_text(encoding="utf-8-sig").strip():
+    lines = path.read_text(encoding="utf-8-sig").lstrip("# ").splitlines()
+    rows = [row for row in csv.reader(lines, skipinitialspace=True) if row and not row[0].startswith("#")]
+    if not rows:
         raise Refused(f"{path} is empty")
-    try:
-        table = np.genfromtxt(path, delimiter=",", names=True, dtype=float, encoding="utf-8-sig")
-    except ValueError:
-        table = np.empty(0)
-    names = table.dtype.names or ()
-    if len(names) < 2:
+    names, *body = [[cell.strip() for cell in row] for row in rows]
+    if len(names) < 2 or not body or any(len(row) != len(names) for row in body):
         raise Refused(f"{path} is no table: its first line must name two columns or more, the others hold as many "
                       "numbers, with commas between them")  # fmt: skip
-    time = next((n for n in names if n.lower() == "time"), names[0])
-    columns: dict[str, np.ndarray] = {n: np.atleast_1d(table[n]) for n in names}  # type: ignore[call-overload]
-    if not np.isfinite(columns[time]).any():
-        raise Refused(f"{path} holds no numbers in its column {time}; write times as numbers, such as days")
-    return xr.Dataset({n: ("time", v) for n, v in columns.items() if n != time}, {"time": columns[time]})
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise Refused(f"{path} has two columns called {twice[0] or 'nothing'}")
+    time = time or next((n for n in names if n.lower() == "time"), names[0])
+    if time not in names:
+        raise Refused(f"{path} has no column {time}; it has {', '.join(names)}")
+    columns = dict(zip(names, zip(*body, strict=True), strict=True))
+    written = columns.pop(time)
+    t, attrs = np.array([number(cell) for cell in written]), {}
+    if not np.isfinite(t).any():
+        try:
+            dates = np.array([cell.removesuffix("Z") for cell in written], "datetime64[ms]")
+        except ValueError:
+            raise Refused(f"{path} holds no times in its column {time}; give numbers, or dates as 2001-01-31") from None
+        t, attrs = (dates - np.datetime64(0, "ms")) / np.timedelta64(1, "D"), {"units": "days since 1970-01-01"}
+    numbers = {n: np.array([number(cell) for cell in cells]) for n, cells in columns.items()}
+    text = {n for n, v in numbers.items() if not np.isfinite(v).any() and any(columns[n])}
+    return xr.Dataset({n: ("time", v) for n, v in numbers.items() if n not in text}, {"time": ("time", t, attrs)})
+
+
+def number(cell: str) -> float:
+    """A cell of a table, nan where it holds none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
 
 
 def checked(record: Record, held: float) -> int:
@@ -288,9 +319,9 @@ def report(o: Options, out: Path, record: Record, found: Identified, methods: di
 
 
 def run(o: Options, out: Path) -> dict[str, Any]:
-    goes_with(o, o.data is not None, "--data", "variables")
+    goes_with(o, o.data is not None, "--data", "variables", "time")
     goes_with(o, o.data is None, "a simulated system, without --data", "system", "points", "noise")
-    record = simulated(o) if o.data is None else read(o.data, o.variables)
+    record = simulated(o) if o.data is None else read(o.data, o.variables, o.time)
     learned = checked(record, o.held)
     make_room(out, WRITTEN, o)
     found = identify(record.t[:learned], record.u[:learned], o.degree)

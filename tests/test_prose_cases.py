@@ -57,6 +57,21 @@ def test_refuses_weights_of_the_wrong_kind(call, tmp_path):
     refused(call(*line, "--weights", tmp_path / "older.safetensors", case="prose_ode"), "tokens.*train it again")
 
 
+def test_families_that_it_never_saw(call, tmp_path):
+    path, every = tmp_path / "few.safetensors", tmp_path / "every.safetensors"
+    untrained().save(path)
+    untrained(names=list(SYSTEMS)).save(every)
+    line = ("--preset", "quick", "--strangers", "--windows", "2", "--beams", "1")
+    wrong = call(*line, "--weights", path, "--families", "thomas", "--out", tmp_path / "o", case="prose_ode")
+    refused(wrong, "there is no thomas; known: .*lorenz63")
+    refused(call(*line, "--weights", every, "--out", tmp_path / "o", case="prose_ode"), "trained on all families")
+    refused(call(*line, "--train", "--out", tmp_path / "o", case="prose_ode"), "--strangers goes with weights")
+    ended = call(*line, "--weights", path, "--families", "sprott_b", "--out", tmp_path / "o", case="prose_ode")
+    assert ended.out.startswith("never trained on sprott_b\n"), ended.err
+    with xr.open_dataset(tmp_path / "o" / "table.nc") as ds:
+        assert ds["family"].values.tolist() == ["sprott_b"]
+
+
 def test_refuses_trajectories_of_other_families(call, tmp_path):
     line = ("--preset", "quick", *TRAIN, "--no-symbols", "--data", tmp_path / "runs.safetensors")
     ended = call(*line, "--out", tmp_path / "a", case="prose_ode")

@@ -14,6 +14,7 @@ from sciml.prose.own import identify, summed, units
 from sciml.prose.rank import insignificant
 from sciml.prose.refine import fit
 from sciml.prose.sindy import polynomials
+from sciml.prose.smoothing import noise as noise_of
 from tests.case_fixtures import *  # noqa: F403
 from tests.case_fixtures import refused
 
@@ -103,6 +104,31 @@ def test_a_term_that_sparse_regression_misses_is_found_among_all():
     got = table(identify(t, grown + 0.01 * noise, degree=1))
     assert set(got) == {(0, "u_0"), (0, "u_1"), (1, "u_0"), (1, "u_1")}
     assert got[0, "u_0"][0] == pytest.approx(0.02, abs=4 * got[0, "u_0"][1])
+
+
+def test_the_noise_of_each_variable():
+    t, _, true = hares(400)
+    drawn = torch.randn(true.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    sizes = torch.tensor([0.02, 0.3], dtype=torch.float64)
+    assert noise_of(t, true + sizes * drawn).tolist() == pytest.approx(sizes.tolist(), rel=0.2)
+    pelts = torch.tensor([HARE, CAT], dtype=torch.float64).T
+    one, other = noise_of(torch.arange(21.0).double(), pelts).tolist()  # those of the lynx look like no noise at all
+    assert other == pytest.approx(one, rel=0.1)
+
+
+def test_a_variable_that_is_noise_alone_and_one_that_has_a_tenth_of_the_others(found):
+    t, u, _ = hares()
+    wind = torch.randn(160, 1, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    got = table(identify(t[:120], torch.cat((u, wind), 1)[:120]))
+    assert set(LYNX) <= set(got)
+    assert {term for term in got if term[0] < 2} == set(LYNX)
+    for term, (_, std) in table(found).items():
+        assert got[term][1] < 1.5 * std
+    t, _, true = hares()
+    noise = torch.randn(true.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    apart = table(identify(t, true + noise * true.std(0) * torch.tensor([0.01, 0.1])))
+    assert set(apart) == set(LYNX)
+    assert all(abs(c - LYNX[term]) < 4 * d for term, (c, d) in apart.items())
 
 
 def test_what_may_be_zero_given_what_is_already():
@@ -200,13 +226,40 @@ def test_netcdf_with_units(call, tmp_path):
     ("time;a\n1;2\n", "no table: .* with commas between them"),
     ("nothing", "no table"),
     ("", "is empty"),
-    ("time,a\n" + "\n".join(f"2001-01-{i},{i % 3}" for i in range(10, 30)), "no numbers in its column time"),
+    ("time,a\n" + "\n".join(f"day {i},{i % 3}" for i in range(10, 30)), "no times in its column time"),
+    ("time,a\n" + "\n".join(f"{'' if i == 14 else f'2001-01-{i}'},{i % 3}" for i in range(10, 30)), "1 of 20 .* 5"),
+    ("time,a,a\n0,1,2\n", "two columns called a"),
+    ("time,a\n0,1,2\n", "no table"),
+    ("time,a\n" + "\n".join(f"{i}," for i in range(30)), "30 of 30 times lack values"),
+    ("time,a\n" + "\n".join(f"{i},calm" for i in range(30)), "no variables along time"),
     ("time,a,b\n" + "\n".join(f"{i},{i % 3},7" for i in range(30)), "b is constant"),
     ("time,a,a_fit\n" + "\n".join(f"{i},{i % 3},{i % 4}" for i in range(30)), "a_fit is named twice, or as what"),
 ])  # fmt: skip
 def test_records_that_are_refused(call, tmp_path, text, message):
     (tmp_path / "r.csv").write_text(text)
     refused(call("--data", tmp_path / "r.csv", "--out", tmp_path / "o", case="prose_own"), message)
+
+
+def test_dates_comments_and_names_as_they_are(call, tmp_path):
+    t, u, _ = hares(90, 0.01)
+    days = np.datetime64("2001-01-01T00:00:00") + (86400 * t.numpy()).round().astype("timedelta64[s]")
+    rows = [f"{d}Z, {a:.8g}, {b:.8g}, warm" for d, (a, b) in zip(days, u.tolist(), strict=True)]
+    path = tmp_path / "r.csv"
+    path.write_text("# when, snow hares (km-2), lynx, weather\n# of the north\n" + "\n".join(rows) + "\n\n")
+    ended = call("--data", path, "--out", tmp_path / "o", case="prose_own")
+    assert ended.out.startswith("d snow hares (km-2)/dt = (1.1")
+    assert "time in days" in ended.out
+    refused(call("--data", path, "--time", "year", "--out", tmp_path / "p", case="prose_own"), "no column year; it has")
+
+
+def test_times_by_another_name_and_axes_of_one_point(call, tmp_path):
+    t, u, _ = hares(90, 0.01)
+    data = {n: (("t", "site"), u[:, [i]].numpy()) for i, n in enumerate(("hare", "lynx"))}
+    xr.Dataset(data, {"t": ("t", t.numpy(), {"units": "years"})}).to_netcdf(tmp_path / "r.nc")
+    line = dict(case="prose_own")
+    ended = call("--data", tmp_path / "r.nc", "--time", "t", "--held", "0", "--out", tmp_path / "o", **line)
+    assert ended.out.startswith("d hare/dt = (1.1")
+    refused(call("--data", tmp_path / "r.nc", "--out", tmp_path / "p", **line), "no coordinate time; it has .* --time")
 
 
 def test_names_like_those_of_fields_and_a_record_that_lacks_a_variable(call, tmp_path):

@@ -13,7 +13,7 @@ from sciml.equation.expression import Expr, Number, Param
 from sciml.prose.rank import pruned
 from sciml.prose.refine import LEAST, Refined, fit
 from sciml.prose.sindy import polynomials, sindy, support_of, values, written
-from sciml.prose.smoothing import smoothed
+from sciml.prose.smoothing import noise, smoothed
 
 STEP = 0.1
 """Longest step of the solver while fitting, in units of the time in which the fields change"""
@@ -93,8 +93,8 @@ def identify(t: Tensor, u: Tensor, degree: int = 2, *, iterations: int = 30) -> 
     matter. Terms are those of :func:`~sciml.prose.sindy.sindy`; their constants and the initial state are fitted by
     multiple shooting (Bock 1983; :func:`~sciml.prose.refine.fit`), and terms that the data do not need are left out
     (:func:`~sciml.prose.rank.pruned`), by the criterion of Chen & Chen (2008, Biometrika 95, 759, gamma = 1), which
-    knows how many there were to choose from. All fields that matter must be among u; their noise is a like part of
-    each.
+    knows how many there were to choose from. All fields that matter must be among u; the noise of each is what its
+    smoothness tells.
 
     Where the misfit is larger than noise, all terms are fitted at once and left out from there.
 
@@ -105,12 +105,12 @@ def identify(t: Tensor, u: Tensor, degree: int = 2, *, iterations: int = 30) -> 
     check(t, u, degree)
     span, size = units(t, u)
     s, v = (t - t[0]) / span, u / size
-    sigma = smoothed(s, v)[1].clamp(min=LEAST_NOISE)
+    sigma = noise(s, v).clamp(min=LEAST_NOISE)[None]
     library = polynomials(u.shape[1], degree)
     substeps = max(1, math.ceil(float(s.diff().max()) / STEP))
     everything = torch.ones(len(library), u.shape[1], dtype=torch.bool)
     try:
-        chosen = support_of(sindy(s, v, library, substeps=substeps)[0], library)
+        chosen = support_of(sindy(s, v, library, sigma=sigma[0], substeps=substeps)[0], library)
     except ValueError:  # all of its models blow up
         chosen = everything
     penalty = 2 * math.log(everything.numel())
@@ -172,21 +172,20 @@ def louder(found: Refined) -> Refined:
 
 def misfit(found: Refined, sigma: Tensor) -> float:
     """Mean square of residuals over that of noise of size ``sigma``."""
-    return float(found.reduced[0] * (found.sigma[0] / sigma) ** 2)
+    return float(found.reduced[0] * (found.sigma / sigma).square().mean())
 
 
 def cost(found: Refined, penalty: float) -> float:
     """The criterion of Chen & Chen for noise of unknown size, but for a constant."""
     constants, n = found.covariance.shape[-1], found.samples
-    square = float(found.misfit[0] * found.sigma[0] ** 2)
+    square = float(found.misfit[0] * found.sigma[0].log().mul(2).mean().exp())
     total = n * math.log(max(square, 1e-300)) + constants * math.log(n) + penalty * len(found.names)
     return total if math.isfinite(square) else math.inf
 
 
 def units(t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """The time in which the fields change by as much as they vary, and their root mean squares ``(D,)``."""
-    smooth = smoothed(t, u)[0]
-    size = smooth.square().mean(0).sqrt()
+    smooth, size = smoothed(t, u)[0], u.square().mean(0).sqrt()
     rates = torch.gradient(smooth, spacing=(t,), dim=0)[0] / size
     return (smooth / size).std(0).norm() / rates.square().mean(0).sum().sqrt(), size
 

@@ -134,4 +134,4 @@ def without(fitted: Refined, names: Sequence[str], t: Tensor, u: Tensor, **optio
     """The fit of one window with these constants zero; ``ZeroDivisionError`` where something is divided by one."""
     rest = {n: float(v) for n, v in zip(fitted.names, fitted.constants[0], strict=True) if n not in names}
     rhs = tuple(substituted(e, dict.fromkeys(names, 0.0)) for e in fitted.rhs)
-    return fit(rhs, rest, t, u[None], sigma=fitted.sigma[0], **options)
+    return fit(rhs, rest, t, u[None], sigma=fitted.sigma, **options)

@@ -63,7 +63,8 @@ class Refined:
     constants, initial : estimates ``(B, P)`` and ``(B, D)``, the latter at time ``start``
     covariance : of both, constants first ``(B, P + D, P + D)``
     misfit : sum of squares of (model - data) / sigma over the window ``(B,)``, and of what is left of jumps
-    sigma : standard deviation of the noise ``(B, 1)``, that of the residuals where it was not given
+    sigma : standard deviation of the noise ``(B, 1)``, or ``(B, D)`` of each component; that of the residuals where it
+        was not given
     samples : numbers in each window
     step : of the Runge-Kutta steps
     reduced : reduced chi-square ``(B,)``, near 1 where the structure explains the window, with the noise as it was
@@ -150,7 +151,8 @@ def fit(
     Parameters
     ----------
     start : value of each constant (nan: unknown), a number or one for each window ``(B,)``
-    sigma : standard deviation of the noise, also ``(B,)``; None estimates it from the smoothness of the window
+    sigma : standard deviation of the noise, also ``(B,)`` or, of each component, ``(B, D)``; None estimates it, one for
+        all components, from the smoothness of the window
     prior : relative standard deviation of the start values, which then count as data
     substeps : Runge-Kutta steps between two samples
     """
@@ -160,7 +162,7 @@ def fit(
                          f"times, {substeps} and {sigma}")  # fmt: skip
     u, t = u.double(), t.to(u.device).double()
     smooth, estimate = smoothed(t, u)
-    level = estimate if sigma is None else torch.as_tensor(sigma).to(u).reshape(-1, 1).expand(len(u), 1)
+    level = estimate if sigma is None else _deviations(sigma, u)
     level = level.clamp(min=1e-12 * float(u.abs().max()) + 1e-300)
     names = tuple(start)
     given = [torch.as_tensor(v).to(u).expand(len(u)) for v in start.values()]
@@ -188,6 +190,13 @@ def _check(rhs: tuple[Expr, ...], start: Mapping, t: Tensor, u: Tensor) -> None:
         raise ValueError(f"the equations name {', '.join(sorted(unknown))}; fields are {', '.join(sorted(known))}")
 
 
+def _deviations(sigma: float | Tensor, u: Tensor) -> Tensor:
+    """Of the noise, ``(B, 1)`` or ``(B, D)``."""
+    given = torch.as_tensor(sigma).to(u)
+    given = given if given.ndim == 2 else given.reshape(-1, 1)
+    return given.expand(len(u), -1)
+
+
 def _problem(f: Rhs, t: Tensor, u: Tensor, sigma: Tensor, segments: int, substeps: int) -> Shooting:
     """The window cut into segments of equal length, the last one filled up with samples that do not count."""
     length = -(-len(t) // max(1, min(segments, len(t) // 2)))
@@ -206,11 +215,22 @@ def _solve(problem: Shooting, starts: Tensor, smooth: Tensor, iterations: int) -
     states = smooth[:, ::length][:, :s].flatten(1).expand(k, -1, -1)
     x = torch.cat((starts, states), -1).flatten(0, 1)
     many = replace(problem, **{name: torch.cat([getattr(problem, name)] * k) for name in BATCHED})
+    x = _bounded(many, x, starts.shape[-1])
     for match, tolerance in ((1.0, 1e-3), (30.0, 1e-3), (MATCH, 1e-9)) if s > 1 else ((MATCH, 1e-9),):
         x = levenberg_marquardt(replace(many, match=match), x, iterations, tolerance)
     cost = replace(many, match=MATCH)(x)[0].square().sum(1)
     best = torch.where(cost.isfinite(), cost, torch.inf).view(k, -1).argmin(0)
     return x.view(k, -1, x.shape[-1])[best, torch.arange(len(best), device=x.device)]
+
+
+def _bounded(problem: Shooting, x: Tensor, p: int, halvings: int = 8) -> Tensor:
+    """Where runs blow up there is no slope to follow: their p constants halved until they do not."""
+    for _ in range(halvings):
+        blown = ~problem.nodes(x).flatten(1).isfinite().all(1, keepdim=True)
+        if not blown.any():
+            break
+        x = torch.cat((torch.where(blown, x[:, :p] / 2, x[:, :p]), x[:, p:]), 1)
+    return x
 
 
 BATCHED = ("data", "sigma", "prior", "width")

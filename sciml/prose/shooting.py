@@ -66,7 +66,7 @@ class Shooting:
     Parameters
     ----------
     steps : time steps ``(S, L)`` from each sample of a segment to the next; 0 past the end
-    data, sigma : samples ``(B, S, L, D)`` and their standard deviation ``(B, 1)``
+    data, sigma : samples ``(B, S, L, D)`` and their standard deviations ``(B, 1)``, or ``(B, D)`` of each component
     mask : 1 where a sample counts ``(S, L)``
     prior, width : constants ``(B, P)`` expected, and their standard deviations (infinite where nothing is known)
     """
@@ -99,10 +99,10 @@ class Shooting:
         starts = torch.cat((torch.zeros((s - 1) * d, p + d), torch.eye((s - 1) * d)), 1).to(x)
         jump = jacobian[:, :-1, -1].flatten(1, 2) - starts
         weight = (self.mask[..., None] / self.sigma[:, None, None]).expand_as(self.data)
-        misfit, tie = weight * (nodes[:, :, :-1] - self.data), self.match / self.sigma
-        residuals = (misfit.flatten(1), tie * ends.flatten(1), (x[:, :p] - self.prior) / self.width)
+        misfit, tie = weight * (nodes[:, :, :-1] - self.data), (self.match / self.sigma[:, None]).expand_as(ends)
+        residuals = (misfit.flatten(1), (tie * ends).flatten(1), (x[:, :p] - self.prior) / self.width)
         prior = constants / self.width[..., None]
-        rows = ((weight[..., None] * jacobian[:, :, :-1]).flatten(1, 3), tie[..., None] * jump, prior)
+        rows = ((weight[..., None] * jacobian[:, :, :-1]).flatten(1, 3), tie.flatten(1)[..., None] * jump, prior)
         return torch.cat(residuals, 1), torch.cat(rows, 1)
 
 

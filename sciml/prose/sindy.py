@@ -110,6 +110,7 @@ def sindy(
     library: Sequence[Expr],
     *,
     support: Tensor | None = None,
+    sigma: Tensor | None = None,
     methods: Sequence[Differentiation] = METHODS,
     thresholds: Sequence[float] = THRESHOLDS,
     held: float = 0.3,
@@ -120,9 +121,9 @@ def sindy(
     Each equation may have all terms of the library, or has those of ``support``, bool ``(T, D)``, by least squares.
     Sequentially thresholded least squares is run for all methods and thresholds on all but the last ``held`` of it;
     each model is integrated over all of it from the smoothed first sample, and the choice of the lowest
-    misfit + (number of terms) ln N is fitted to the whole window, the noise's size being that of
-    :func:`~sciml.prose.smoothing.smoothed`. Raises ``ValueError`` where the window is not finite or its shape is
-    another, and where no model can be integrated.
+    misfit + (number of terms) ln N is fitted to the whole window. The noise's size ``sigma``, ``(1,)`` or ``(D,)``, is
+    that of :func:`~sciml.prose.smoothing.smoothed` where none is given. Raises ``ValueError`` where the window is not
+    finite or its shape is another, and where no model can be integrated.
     """
     if u.ndim != 2 or len(u) != len(t) or not u.isfinite().all():
         raise ValueError(f"give finite samples ({len(t)}, D), one window; got {tuple(u.shape)}")
@@ -132,7 +133,8 @@ def sindy(
     thresholds = thresholds if support is None else (0.0,)
     cut = len(t) - round(held * len(t))
     found = [xi for method in methods for xi in _sparse(terms, allowed, *method(t[:cut], u[:cut]), thresholds)]
-    smooth, sigma = smoothed(t, u)
+    smooth, estimate = smoothed(t, u)
+    sigma = estimate if sigma is None else sigma.to(u)
     score = _score(terms, torch.stack(found), t, u, smooth[0], sigma, substeps)
     best = int(score.argmin())
     if not score[best].isfinite():

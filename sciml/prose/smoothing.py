@@ -14,6 +14,29 @@ def smoothed(t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     Minimises |u - z|^2 + a |z'''|^2 (divided differences; Whittaker 1923, Eilers 2003), with a of each component by
     generalised cross-validation (Craven & Wahba 1979). t is ``(n,)``, increasing.
     """
+    smooth, left, free = _cross_validated(t, u)
+    return smooth, (left.sum(-1, keepdim=True) / free.sum(-1, keepdim=True)).sqrt()
+
+
+SHARED = 5.0
+"""Degrees of freedom that the noise of all components together counts for in that of each"""
+
+
+def noise(t: Tensor, u: Tensor) -> Tensor:
+    """Standard deviation of each component's noise ``(D,)``, u ``(n, D)`` as in :func:`smoothed`.
+
+    Logarithms of the estimates of each and of all together are averaged with their degrees of freedom, for where
+    cross-validation takes noise for signal it leaves next to none of them.
+    """
+    _, left, free = _cross_validated(t, u)
+    each, all_ = left / free, left.sum() / free.sum()
+    tiny = torch.finfo(u.dtype).tiny
+    part = free / (free + SHARED)
+    return (part * each.clamp(min=tiny).log() + (1 - part) * all_.clamp(min=tiny).log()).div(2).exp()
+
+
+def _cross_validated(t: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Smooth values, sums of squares that they leave, and what those have of degrees of freedom ``(..., D)``."""
     rough, basis = torch.linalg.eigh(_roughness(t))
     penalty = torch.logspace(-12, 8, 81, dtype=u.dtype, device=u.device) / rough[-1] * 1e4
     kept = 1 / (1 + penalty[:, None] * rough.clamp(min=0))  # (K, n)
@@ -22,8 +45,7 @@ def smoothed(t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     rest = torch.einsum("kn,...nd->...kd", (1 - kept) ** 2, spectrum**2)
     choice = (rest / free[:, None] ** 2).argmin(-2)  # (..., D)
     left = rest.gather(-2, choice[..., None, :])[..., 0, :]
-    sigma = (left.sum(-1, keepdim=True) / free[choice].sum(-1, keepdim=True)).sqrt()
-    return basis @ (kept[choice].mT * spectrum), sigma
+    return basis @ (kept[choice].mT * spectrum), left, free[choice]
 
 
 def _roughness(t: Tensor) -> Tensor:
