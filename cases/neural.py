@@ -198,7 +198,10 @@ def marched(o: Neural, p: Problem, step: NeuralStep, out: Path) -> Run:
             return run
         started, evaluations = time.monotonic(), 0.0
         for _ in range(every):
-            state = step(state)
+            try:
+                state = step(state)
+            except sm.BlowUp as error:
+                raise sm.BlowUp(f"{error}; the last good state, at t = {run.times[-1]:.6g}, is in {saved}") from None
             evaluations += float(state.memory[1][2])
         state.memory[1][2] = evaluations
         run = run._replace(march=run.march + time.monotonic() - started)

@@ -95,6 +95,13 @@ def test_what_cannot_work_is_refused(case, arguments, message, call, tmp_path):
     refused(call("--preset", "quick", *arguments, "--out", tmp_path, case=case), message)
 
 
+def test_a_march_that_ends_early_says_where_its_last_state_is(call, tmp_path):
+    line = "--preset quick --width 6 --iterations 20 --scheme euler --epsilon 1e-15 --nu 1 --end 4".split()
+    ended = call(*line, "--out", tmp_path / "o", case="insr_burgers")
+    refused(ended, "use a larger epsilon; the last good state, at t = .*, is in .*state.safetensors")
+    assert (tmp_path / "o" / "state.safetensors").stat().st_size > 0
+
+
 # -- solvers beside --------------------------------------------------------------------------------------------------
 def test_classical_solvers_converge(neural):
     """Of the Gaussian pulse, which more points resolve better."""
