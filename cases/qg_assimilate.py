@@ -12,7 +12,7 @@ members) 0.11 / 0.12, 4dvar 0.11 / 0.11, fuxida 0.16 / 0.17, hybrid 0.13 / 0.14,
 and enkfn, without localisation, diverge. docs/results.md has more truths.
 
 Writes analysis.nc, departures.nc, pictures and summary.json, with --method all one folder for each method. Run time on
-one core: quick 15 s; default (80 windows) oi 20 s, 3dvar 45 s, letkf 80 s, 4dvar 4 minutes, all 9 minutes.
+one core: quick 15 s; default (80 windows) oi 20 s, 3dvar 45 s, letkf 80 s, 4dvar 4 minutes; all 18 minutes, on two 9.
 """
 
 from __future__ import annotations

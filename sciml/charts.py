@@ -14,7 +14,7 @@ from sciml.readers import wrapped
 
 Box = tuple[float, float, float, float]
 """west, east, south and north edge, degrees"""
-UNUSABLE = ("missing", "bad_sigma", "land", "edited", "time_order", "gross_error", "duplicate")
+UNUSABLE = ("missing", "bad_sigma", "land", "edited", "time_order", "gross_error", "duplicate", "future")
 
 
 class Panel(NamedTuple):
@@ -173,7 +173,7 @@ def flags(obs: xr.Dataset):
     size = dot(obs.sizes["obs"]) ** 0.5
     found = np.bincount(obs["qc"].values.astype(int), minlength=len(FLAGS))
     colours = ["0.85", "#000000", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#8c564b", "#d55e00", "#cc79a7",
-               "#7f7f7f", "#e69f00"]  # fmt: skip
+               "#7f7f7f", "#e69f00", "#5d0a8c"]  # fmt: skip
     for code, (name, colour) in enumerate(zip(FLAGS, colours, strict=True)):
         if found[code]:
             own = obs["qc"].values == code

@@ -53,7 +53,8 @@ def skill(
     for name, z in (("analysis", record.analysis), ("background", record.background)):
         error = root_mean_square(read(z[skip:] - truth[skip:])) / std
         out[name] = error.mean(0).tolist()
-        out[f"{name}_interval"] = [score.block_bootstrap(e.cpu().numpy(), BLOCK, seed=0) for e in error.mT]
+        intervals = [score.block_bootstrap(e.cpu().numpy(), BLOCK, seed=0) for e in error.mT]
+        out[f"{name}_interval"] = [[max(0.0, low), high] for low, high in intervals]
         out[f"{name}_correlation"] = score.correlation((read(z[skip:]) - mean).cpu(), anomaly.cpu()).mean(0).tolist()
     if spread is not None:
         size = root_mean_square(spread[skip:]) / std

@@ -118,16 +118,21 @@ def decoded(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     empty = {}
     for n, v in ds.variables.items():
         fill: Any = netCDF4.default_fillvals.get(v.dtype.str[1:]) if v.dtype.itemsize > 1 else None
-        declared = bool({"_FillValue", "missing_value"} & v.attrs.keys())
-        if declared and v.dtype.kind in "iu" and v.dtype.itemsize == 2:  # -32767 may be a measurement then
+        declared, whole_numbers = bool({"_FillValue", "missing_value"} & v.attrs.keys()), v.dtype.kind in "iu"
+        if declared and whole_numbers and v.dtype.itemsize == 2:  # -32767 may be a measurement then
             fill = None
-        if fill is not None and np.any(v.values == fill):
-            empty[n] = v.values == fill
+        if fill is not None and (nothing := np.isin(v.values, fills(v.dtype, fill, declared))).any():
+            empty[n] = nothing
             if not declared:
                 v.attrs["_FillValue"] = v.dtype.type(fill)
         if (outside := invalid(v)) is not None:
             empty[n] = outside | empty.get(n, False)
-    ds = xr.decode_cf(ds, decode_coords=False, decode_timedelta=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", xr.SerializationWarning)  # of dates that a nanosecond calendar cannot hold
+        ds = xr.decode_cf(ds, decode_coords=False, decode_timedelta=False).load()
+    for n, v in ds.variables.items():
+        if v.dtype == object and (dates := datable(v.values)) is not None:
+            ds[n] = (v.dims, dates, v.attrs)
     for n, where in empty.items():
         nothing = np.datetime64("NaT") if np.issubdtype(ds[n].dtype, np.datetime64) else np.nan
         ds[n] = ds[n].where(~where, nothing)
@@ -135,6 +140,22 @@ def decoded(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
         if str(ds[n].attrs.get("standard_name")) == "time" and not np.issubdtype(ds[n].dtype, np.datetime64):
             raise ValueError(f"{n} holds no dates of the standard calendar: its units must be 'seconds since ...'")
     return ds
+
+
+def fills(dtype: np.dtype, usual: Any, declared: bool) -> list[Any]:
+    """Numbers that stand for nothing: the library's own, and the ends of the range of whole numbers without one."""
+    ends = [] if declared or dtype.kind not in "iu" else [np.iinfo(dtype).min, np.iinfo(dtype).max]
+    return [dtype.type(x) for x in [usual, *ends[dtype.kind == "u" :]]]
+
+
+def datable(dates: np.ndarray) -> np.ndarray | None:
+    """Dates of the standard calendar of which some are beyond the years 1678 to 2261, not a time; None for others."""
+    usual = {"standard", "gregorian", "proleptic_gregorian"}
+    if not dates.size or not all(getattr(d, "calendar", "") in usual for d in dates.flat):
+        return None
+    held = [np.datetime64(d.isoformat()) if 1678 <= d.year <= 2261 else np.datetime64("NaT") for d in dates.flat]
+    out = np.array(held, "datetime64[ns]").reshape(dates.shape)
+    return None if np.isnat(out).all() else out
 
 
 def invalid(v: xr.Variable) -> np.ndarray | None:

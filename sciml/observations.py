@@ -7,25 +7,21 @@ nothing is dropped silently: :func:`check` flags, :func:`counts` counts, :func:`
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from sciml.flagging import FEW, GROSS, ascending, impossible, outlying, repeated
 from sciml.grid import Grid
 
 FLAGS = ("good", "missing", "bad_sigma", "outside_domain", "outside_window", "time_order", "land", "edited",
-         "gross_error", "thinned", "duplicate")  # fmt: skip
+         "gross_error", "thinned", "duplicate", "future")  # fmt: skip
 """Meanings of ``qc``: 0 is the first, and so on."""
 QC = {name: np.int8(code) for code, name in enumerate(FLAGS)}
 EVERY = ("value", "sigma", "channel", "platform", "qc")
-FILLS = (-99.9, -99.99, -999.0, -999.9, -9999.0, -9999.9, -99999.0, -999999.0, -32768.0, -32767.0, -2147483648.0,
-         9999.0, 99999.0, 32767.0, 214748.3647)  # fmt: skip
-"""Numbers that stand for nothing even where a file does not say so."""
-LIMITS = {"m": 150.0, "K": 400.0, "m s-1": 100.0}
-"""Of what is measured on Earth, in either direction, by unit (or a hundred sigmas, if these are more)."""
 MIXED = {"units": "1", "comment": "in channel_units of the channel"}
 """Attributes of measured variables where channels have several units."""
 
@@ -154,8 +150,6 @@ def concatenate(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 # -- quality ---------------------------------------------------------------------------------------------------------
-GROSS, FEW = 20.0, 10
-"""Robust standard deviations from the median beyond which a value is a gross error; fewer values are not judged."""
 FAR = 6.0
 """Climatological standard deviations from the mean beyond which it is one, where they are known."""
 
@@ -167,8 +161,9 @@ def check(
     """Flag what cannot be used: missing values or places, sigmas that are not positive (or a thousandth of their
     channel's), times outside ``(start, end]``, places outside ``box = (west, east, south, north)``, values more than
     ``gross`` robust standard deviations (or sigmas) from the median of their channel, such as undeclared fill values,
-    times that run backwards within a platform (as few as possible), and what is there twice. Numbers of :data:`FILLS`
-    and beyond :data:`LIMITS` are gross errors first, so that many of them do not move the median.
+    times that run backwards within a platform (as few as possible), dates later than tomorrow, and what is there twice.
+    What :mod:`sciml.flagging` knows for fill values, and what nothing on Earth has, are gross errors first, so that
+    many of them do not move the median. Sigmas that do not fit the values at all are warned of.
 
     ``usual`` gives mean and standard deviation of channels, as a climatology has them: values farther than
     :data:`FAR` times ``sqrt(std^2 + sigma^2)`` from the mean are gross errors, too.
@@ -199,11 +194,12 @@ def check(
             nowhere |= (np.abs(here[0]) > 720) | (np.abs(here[1]) > 90)
     flag(~np.isfinite(value) | timeless | nowhere, "missing")
     own_units = units_of(obs)
-    with np.errstate(invalid="ignore", over="ignore"):
-        fill = np.isin(value.astype(np.float32), np.array(FILLS, np.float32)) | (np.abs(value) >= 1e10)
-        limit = np.array([LIMITS.get(own_units[name], np.inf) for name in known] or [np.inf])[channel]
-        limit = np.fmax(limit, 100 * sigma)
-        flag((fill | (np.abs(value) > limit)) & np.isfinite(gross), "gross_error")
+    for code in np.unique(channel) if np.isfinite(gross) else ():
+        own = np.flatnonzero(channel == code)
+        flag(among(own, impossible(value[own], sigma[own], own_units[known[code]])), "gross_error")
+    if np.issubdtype(time.dtype, np.datetime64):
+        flag(time > np.datetime64("now") + np.timedelta64(1, "D"), "future")
+    with np.errstate(invalid="ignore"):
         flag(~((sigma > 0) & np.isfinite(sigma)), "bad_sigma")
         if start is not None:
             flag(~timeless & ~(time > start), "outside_window")
@@ -222,11 +218,13 @@ def check(
         mean, std = expected.get(known[code], (0.0, np.inf))
         flag(among(own, np.abs(value[own] - mean) > FAR * np.hypot(std, sigma[own])), "gross_error")
         own = own[qc[own] == 0]
+        flag(among(own, repeated(value[own], gross)), "gross_error")
+        own = own[qc[own] == 0]
         if own.size >= FEW:
             typical = float(np.median(sigma[own]))
             flag(among(own, (sigma[own] > 1e6 * typical) | (sigma[own] < 1e-3 * typical)), "bad_sigma")
-            off = np.abs(value[own] - np.median(value[own]))
-            flag(among(own, off > gross * max(1.4826 * float(np.median(off)), typical)), "gross_error")
+            flag(among(own, outlying(value[own], sigma[own], gross)), "gross_error")
+            doubtful(known[code], value[own], typical)
     for code in np.unique(obs["platform"].values):
         own = np.flatnonzero((obs["platform"].values == code) & (qc == 0))
         flag(among(np.delete(own, ascending(time[own])), True), "time_order")
@@ -236,6 +234,14 @@ def check(
     )
     flag(among(np.delete(own, np.unique(table, return_index=True)[1]), True), "duplicate")
     return obs.assign(qc=("obs", qc, codes(FLAGS) | {"standard_name": "quality_flag"}))
+
+
+def doubtful(channel: str, value: np.ndarray, sigma: float) -> None:
+    """Warn of a typical sigma that is a millionth of the spread of its values, or a million times that."""
+    spread = 1.4826 * float(np.median(np.abs(value - np.median(value))))
+    if spread > 0 and not 1e-6 < sigma / spread < 1e6:
+        text = f"{channel} varies by {spread:.3g} and has sigmas of {sigma:.3g}: is that their unit?"
+        warnings.warn(text, stacklevel=3)
 
 
 def understood(obs: xr.Dataset) -> None:
@@ -272,22 +278,6 @@ def understood(obs: xr.Dataset) -> None:
         also = {"s": "seconds", "m": "m"}.get(unit, "degrees")
         if (stated := str(obs[name].attrs.get("units", "no unit"))) not in (unit, also):
             raise ValueError(f"{name} must be in {unit}, not in {stated!r}; convert it, or set its attribute units")
-
-
-def ascending(times: np.ndarray) -> np.ndarray:
-    """Places of a longest part of a series that never falls (Fredman 1975): the others are the fewest to leave out."""
-    if not times.size or bool(np.all(times[1:] >= times[:-1])):
-        return np.arange(times.size)
-    ends: list[Any] = []
-    last, before = [], np.full(times.size, -1)
-    for i, t in enumerate(times.tolist()):
-        k = bisect_right(ends, t)
-        before[i] = last[k - 1] if k else -1
-        ends[k : k + 1], last[k : k + 1] = [t], [i]
-    chain = [last[-1]]
-    while before[chain[-1]] >= 0:
-        chain.append(int(before[chain[-1]]))
-    return np.array(chain[::-1])
 
 
 def counts(obs: xr.Dataset) -> dict[str, int]:
@@ -349,6 +339,8 @@ def gridded(obs: xr.Dataset, grid: Grid, start: float, end: float, frames: int =
         raise ValueError(f"a gridded view needs frames >= 1 and end > start, got {frames}, {start:g} and {end:g}")
     if "x" not in obs.variables:
         raise ValueError("a gridded view needs observations with x and y")
+    if np.issubdtype(obs["time"].dtype, np.datetime64):
+        raise ValueError("a gridded view needs times in seconds, these are dates; take (time - start) / 1 s")
     used = good(obs, sound=True)
     used = used.isel(obs=np.flatnonzero((used["time"].values > start) & (used["time"].values <= end)))
     within(grid, used["x"].values, used["y"].values)

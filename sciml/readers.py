@@ -74,7 +74,7 @@ def jason_gdr(
             values, np.tile([ssha_sigma, *[tb_sigma] * 3], n), *(np.repeat(ds[c], m) for c in ("time", "lon", "lat")),
             land=np.repeat(set_["surface_type"], m), edited=edited, channel=np.tile(np.arange(m), n),
             channels=channels, units=("m", "K", "K", "K"), platforms=(file.attrs.get("mission_name", "Jason-1"),),
-            attrs=provenance(file, path),
+            short=True, attrs=provenance(file, path),
         )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def ghrsst_l2p(path: str | Path, quality: int = 4) -> xr.Dataset:
         no_land = np.nan_to_num(flags.values).astype(int) & 2 == 0
         return container(
             (sst - bias).values, spread.values, when, lon, lat, land=~no_land, edited=~(level.values >= quality),
-            swath=True, channels=("sst",), units=("K",), attrs=provenance(file, path), platforms=(
+            swath=True, short=True, channels=("sst",), units=("K",), attrs=provenance(file, path), platforms=(
                 "_".join(str(file.attrs.get(n, "")) for n in ("platform", "sensor")).strip("_") or "unknown",),
         )  # fmt: skip
 
@@ -295,10 +295,12 @@ def provenance(ds: xr.Dataset, path: str | Path) -> dict[str, str]:
 
 
 def container(
-    value, sigma, time, lon, lat, land: Any = False, edited: Any = False, swath: bool = False, **more: Any
-) -> xr.Dataset:
+    value, sigma, time, lon, lat, land: Any = False, edited: Any = False, swath: bool = False, short: bool = False,
+    **more: Any,
+) -> xr.Dataset:  # fmt: skip
     """The container of arrays of any one shape, flagged and checked; latitudes beyond the poles are no places, nor are
-    longitudes beyond two turns. Dated pixels of a ``swath`` are ordered by time, others keep their place."""
+    longitudes beyond two turns. Dated pixels of a ``swath`` are ordered by time, others keep their place. In a file as
+    ``short`` as a pass or an orbit, times a day from the middle one are out of order."""
     size = np.size(value)
     flat = {n: np.broadcast_to(np.ravel(np.asarray(a)), (size,)) for n, a in
             dict(sigma=sigma, time=time, lon=lon, lat=lat, land=land, edited=edited).items()}  # fmt: skip
@@ -311,9 +313,13 @@ def container(
     )  # elsewhere flags mean nothing: check says that the place is missing
     qc = np.where(flat["land"].astype(bool), QC["land"], np.where(flat["edited"].astype(bool), QC["edited"], 0))
     more["qc"] = np.where(somewhere, qc, 0)
+    when = flat["time"].astype("datetime64[ns]")
+    if short and (dated := np.sort(when[~np.isnat(when)])).size:
+        with np.errstate(over="ignore"):
+            off = np.abs(when - dated[dated.size // 2]) > np.timedelta64(1, "D")
+        more["qc"] = np.where(off & (more["qc"] == 0), QC["time_order"], more["qc"])
     if "platform" in more:
         more["platform"] = np.broadcast_to(np.ravel(more["platform"]), (size,))
-    when = flat["time"].astype("datetime64[ns]")
     obs = observations(np.ravel(value), flat["sigma"], when, lon=lon, lat=lat, **more)
     if swath:
         order, dated = np.arange(size), np.flatnonzero(~np.isnat(when))

@@ -81,7 +81,19 @@ def test_what_the_library_fills_with_is_a_measurement_beside_another_fill_value(
     obs = readers.cf(a_file(p, {"time": 3}, **TRACK | {"h": (*h, attrs | {"_FillValue": np.int16(-32768)})}), "h", 0.1)
     assert (obs["qc"].values == QC["missing"]).tolist() == [False, True, False]
     obs = readers.cf(a_file(p, {"time": 3}, **TRACK | {"h": (*h, attrs)}), "h", 0.1)
-    assert (obs["qc"].values == QC["missing"]).tolist() == [True, False, False]
+    assert (obs["qc"].values == QC["missing"]).tolist() == [True, True, False], "the ends of the range, too"
+
+
+def test_a_last_date_that_no_nanosecond_holds(tmp_path):
+    """Of year 2869: that one is missing, without a warning, and the others stay."""
+    days = ("time",), "f8", np.array([18000.0, 18000.5, 9e5]), {"units": "days since 1970-01-01"}
+    track = {n: (v[0], v[1], v[2], v[3]) for n, v in TRACK.items()} | {"time": (*days[:3], TRACK["time"][3] | days[3])}
+    h = {"h": (("time",), "f8", np.array([0.1, 0.2, 0.3]), {"units": "m"})}
+    obs = readers.cf(a_file(tmp_path / "f.nc", {"time": 3}, **track | h), "h", 0.1)
+    assert (obs["qc"].values == QC["missing"]).tolist() == [False, False, True]
+    track["time"] = (("time",), "f8", np.full(3, 9e5), days[3])
+    with pytest.raises(ValueError, match="the times are no dates"):
+        readers.cf(a_file(tmp_path / "g.nc", {"time": 3}, **track | h), "h", 0.1)
 
 
 def test_rows_of_drifters_whatever_their_dimension_is_called(tmp_path):

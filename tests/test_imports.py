@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"grid"},
-    {"equation", "files"},
+    {"equation", "files", "flagging"},
     {"step", "rollout", "losses", "observations", "superob", "observe", "instruments", "interpolate", "nn", "initial"}
     | {"field", "fill", "kriging", "optimisers"},
     {"assim", "discover", "insr", "prose", "surrogate", "train", "objectives"},

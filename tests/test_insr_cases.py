@@ -46,7 +46,7 @@ def test_a_run_goes_on_where_it_was_interrupted(call, tmp_path, monkeypatch, neu
     ("case", "arguments"),
     [
         ("insr_advection", ["--end", "1"]),
-        ("insr_taylor_green", ["--end", "0.5"]),
+        pytest.param("insr_taylor_green", ["--end", "0.5"], marks=pytest.mark.slow),
         ("insr_elastic", ["--scene", "stretch"]),
         ("insr_elastic", ["--scene", "twist", "--iterations", "3", "--tolerance", "0.5"]),
     ],

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sciml.flagging import ascending
 from sciml.grid import Grid
 from sciml.observations import (
     QC,
-    ascending,
     check,
     concatenate,
     counts,
@@ -92,7 +92,7 @@ def test_undeclared_fill_values_are_gross_errors(fill):
 @pytest.mark.parametrize(("change", "message"), [
     (lambda ds: ds.assign(channel=ds["channel"] - 1), "numbers of channel must be 0 to 0: value"),
     (lambda ds: ds.assign(platform=ds["platform"] + 9), "numbers of platform must be 0 to 0"),
-    (lambda ds: ds.assign(qc=ds["qc"] + 50), "numbers of qc must be 0 to 10"),
+    (lambda ds: ds.assign(qc=ds["qc"] + 50), "numbers of qc must be 0 to 11"),
     (lambda ds: ds.drop_vars("sigma"), r"lacks \['sigma'\]"),
     (lambda ds: ds.drop_vars("x"), "needs either x and y, or lon and lat"),
     (lambda ds: ds.assign_coords(time=ds["time"].assign_attrs(units="days since 2000-01-01")), "time must be in s"),
@@ -289,6 +289,45 @@ def test_undeclared_fills_do_not_reject_what_is_measured(fill, good, bad):
         places = np.arange(float(len(value)))
         made = observations(value.astype(kind), 0.02, places, places, 0 * places, channels=("ssh",), units=("m",))
         assert counts(check(made)) == {"good": good, "gross_error": bad}
+
+
+@pytest.mark.parametrize("fill", [32.767, 99.99, 20.0, -20.0])
+def test_one_number_that_is_most_of_a_channel_and_far_from_the_rest_is_no_measurement(fill):
+    value = np.r_[np.random.default_rng(0).normal(0, 0.1, 80), np.full(120, fill)]
+    places = np.arange(200.0)
+    made = observations(value, 0.03, places, places, 0 * places, channels=("ssh",), units=("m",))
+    assert check(made)["qc"].values.tolist() == [0] * 80 + [QC["gross_error"]] * 120
+    rain = np.r_[np.random.default_rng(0).exponential(3.0, 80), np.zeros(120)]
+    dry = observations(rain, 0.1, places, places, 0 * places)
+    assert counts(check(dry)) == {"good": 200}, "a number that is common, and near the rest"
+
+
+def test_absolute_temperatures_are_not_zero_and_their_differences_may_be():
+    value, places = np.r_[np.full(30, 0.0), np.random.default_rng(0).normal(160, 10, 70)], np.arange(100.0)
+    made = observations(value, 1.0, places, places, 0 * places, channels=("tb",), units=("K",))
+    assert check(made)["qc"].values.tolist() == [QC["gross_error"]] * 30 + [0] * 70
+    assert counts(check(made.assign(value=made["value"] - 160.0))) == {"good": 100}
+
+
+def test_dates_to_come_are_flagged():
+    now = np.datetime64("now", "ns")
+    times = now + np.array([-9, 0, 400]).astype("timedelta64[D]")
+    obs = check(observations(np.zeros(3), 1.0, times, lon=np.arange(3.0), lat=np.zeros(3)))
+    assert counts(obs) == {"good": 2, "future": 1}
+
+
+@pytest.mark.parametrize("sigma", [1e-9, 1e9])
+def test_sigmas_in_other_units_are_warned_of(sigma):
+    places = np.arange(50.0)
+    obs = observations(np.random.default_rng(0).normal(size=50), sigma, places, places, 0 * places)
+    with pytest.warns(UserWarning, match="value varies by .* and has sigmas of .*is that their unit"):
+        assert counts(check(obs)) == {"good": 50}
+
+
+def test_a_gridded_view_of_dates_says_what_it_needs():
+    dates = np.datetime64("2001-01-01", "ns") + np.arange(3).astype("timedelta64[D]")
+    with pytest.raises(ValueError, match="times in seconds, these are dates"):
+        gridded(observations(np.zeros(3), 1.0, dates, np.zeros(3), np.zeros(3)), Grid(8, 8, 8.0, 8.0), 0.0, 1.0)
 
 
 def test_a_climatology_comes_before_the_median():

@@ -84,6 +84,7 @@ def test_constants_of_an_equation_of_the_true_form():
     assert fields.capped(torch.tensor([0.5, 3.0, float("nan"), float("inf")])).tolist() == [0.5, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_twin_sees_no_equations(call, tmp_path):
     whole, twin = (
         saved(tmp_path / f"{s}.safetensors", Lines(), names=["heat"], symbols=s, spread=0.1) for s in (True, False)

@@ -189,6 +189,21 @@ def test_written_tracks_are_read_again(tmp_path):
     assert (obs["time"].values - np.datetime64("2019-01-01")) / np.timedelta64(1, "D") == pytest.approx(days, abs=1e-6)
 
 
+def test_a_fill_value_that_is_most_of_a_track_is_not_what_was_measured(tmp_path):
+    """Packed as 32767, where the file declares -32768."""
+    n, height = np.arange(200.0), np.r_[np.random.default_rng(0).normal(0, 0.1, 80), np.full(120, 32.767)]
+    readers.level3(n / 86400, n, 0 * n, height, "made", "title").to_netcdf(tmp_path / "made.nc")
+    assert counts(readers.duacs_l3(tmp_path / "made.nc")) == {"good": 80, "gross_error": 120}
+
+
+def test_times_that_are_years_from_the_pass_are_flagged():
+    when = np.datetime64("2002-01-15", "ns") + np.arange(9).astype("timedelta64[s]")
+    when[-2:] += np.timedelta64(5000, "D")
+    places = np.arange(9.0)
+    for short, expected in ((True, {"good": 7, "time_order": 2}), (False, {"good": 9})):
+        assert counts(readers.container(0 * places, 1.0, when, places, places, short=short)) == expected
+
+
 def test_what_may_not_be_used_is_flagged_and_counted(tmp_path):
     path = track_file(
         tmp_path / "a.nc", value=(0.1, np.nan, 0.3, 0.4, 0.5), lon=(1, 2, np.nan, 4, 5), time=(0, 1, 2, 5, 4)
