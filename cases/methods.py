@@ -75,7 +75,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "fuxida4dvar": dict(lag=2, iterations=4, network_weight=0.5),
     },
 }
-"""Best of training truths, for 40 members, the hybrid's 12 and fuxida4dvar: bench/assimilation_tuning.py."""
+"""Chosen on training truths, for 40 members, the hybrid's 12 and fuxida4dvar: bench/assimilation_tuning.py."""
 WIDER = 1.5
 """Errors of fuxida4dvar over those of 4dvar, which ``analysed`` is the covariance of."""
 
