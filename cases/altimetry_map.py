@@ -208,6 +208,10 @@ def prepare(o: Options, heights: xr.Dataset) -> Setting:
                       f"about {str(date)[:16]} ({withheld.sum()} are withheld); flags: {counts(obs)}")  # fmt: skip
     if not (std := o.std or float(used["value"].std())) >= 1e-6:
         raise Refused("all heights that are used are equal; give the standard deviation of the signal with --std")
+    if o.std is None and std > 3:
+        raise Refused(
+            f"the heights vary by {std:.3g} m, no sea does: mend their units, or give --std if they are right"
+        )
     prior = Prior(std, o.length, o.time_scale * DAY, mean=None)
     prior = replace(prior, mean=prior.mean_of(used))
     return Setting(obs, usable, withheld, box, date - half, date, prior, map_axes(box, o.size("points")))

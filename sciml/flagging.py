@@ -11,7 +11,8 @@ FILLS = (-99.9, -99.99, -999.0, -999.9, -9999.0, -9999.9, -99999.0, -999999.0, -
          9999.0, 99999.0, 32767.0, 214748.3647)  # fmt: skip
 """Numbers that stand for nothing even where a file does not say so."""
 LIMITS = {"m": (-150.0, 150.0), "K": (2.0, 400.0), "m s-1": (-100.0, 100.0)}
-"""Of what is measured on Earth, by unit (or a hundred sigmas, if these are more); differences of K may be negative."""
+"""Of sea level, temperatures and currents on Earth, by unit (or a hundred sigmas, if these are more); channels whose
+median is beyond them, such as depths, have none. Differences of K may be negative."""
 GROSS, FEW = 20.0, 10
 """Robust standard deviations from the median beyond which a value is a gross error; fewer values are not judged."""
 REPEATED = 0.1
@@ -22,9 +23,11 @@ def impossible(value: np.ndarray, sigma: np.ndarray, unit: str) -> np.ndarray:
     """Where values of a channel are :data:`FILLS`, or beyond the :data:`LIMITS` of its unit."""
     with np.errstate(invalid="ignore", over="ignore"):
         out = np.isin(value.astype(np.float32), np.array(FILLS, np.float32)) | (np.abs(value) >= 1e10)
-        low, high = LIMITS.get(unit, (-np.inf, np.inf))
         there = value[np.isfinite(value) & ~out]
-        if unit == "K" and not (there.size and np.quantile(there, 0.9) > 50):
+        low, high = LIMITS.get(unit, (-np.inf, np.inf))
+        if not there.size or abs(np.median(there)) > high:
+            return out
+        if unit == "K" and not np.quantile(there, 0.9) > 50:
             low = -high  # differences
         return out | (value > np.fmax(high, 100 * sigma)) | (value < (low if low > 0 else -np.fmax(-low, 100 * sigma)))
 
@@ -49,10 +52,10 @@ def repeated(value: np.ndarray, gross: float = GROSS) -> np.ndarray:
 
 def outlying(value: np.ndarray, sigma: np.ndarray, gross: float = GROSS) -> np.ndarray:
     """Where values are more than ``gross`` robust standard deviations (or typical sigmas) from their median; where most
-    are one number, such as no rain, the deviations of the others count."""
+    are one number, such as no rain, the deviations of the others count, if they are not :data:`FEW`."""
     off = np.abs(value - np.median(value))
     others = off[off > 0]
-    spread = np.median(others if others.size > REPEATED * off.size and not np.median(off) else off)
+    spread = np.median(others if others.size >= FEW and not np.median(off) else off)
     return off > gross * max(1.4826 * float(spread), float(np.median(sigma)))
 
 

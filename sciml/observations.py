@@ -163,7 +163,7 @@ def check(
     ``gross`` robust standard deviations (or sigmas) from the median of their channel, such as undeclared fill values,
     times that run backwards within a platform (as few as possible), dates later than tomorrow, and what is there twice.
     What :mod:`sciml.flagging` knows for fill values, and what nothing on Earth has, are gross errors first, so that
-    many of them do not move the median. Sigmas that do not fit the values at all are warned of.
+    many of them do not move the median. Channels of which a third is, and sigmas that do not fit, are warned of.
 
     ``usual`` gives mean and standard deviation of channels, as a climatology has them: values farther than
     :data:`FAR` times ``sqrt(std^2 + sigma^2)`` from the mean are gross errors, too.
@@ -224,7 +224,6 @@ def check(
             typical = float(np.median(sigma[own]))
             flag(among(own, (sigma[own] > 1e6 * typical) | (sigma[own] < 1e-3 * typical)), "bad_sigma")
             flag(among(own, outlying(value[own], sigma[own], gross)), "gross_error")
-            doubtful(known[code], value[own], typical)
     for code in np.unique(obs["platform"].values):
         own = np.flatnonzero((obs["platform"].values == code) & (qc == 0))
         flag(among(np.delete(own, ascending(time[own])), True), "time_order")
@@ -233,15 +232,31 @@ def check(
         [time[own], *(a[own] for a in here), channel[own], obs["platform"].values[own], value[own]]
     )
     flag(among(np.delete(own, np.unique(table, return_index=True)[1]), True), "duplicate")
+    doubtful(obs, qc)
     return obs.assign(qc=("obs", qc, codes(FLAGS) | {"standard_name": "quality_flag"}))
 
 
-def doubtful(channel: str, value: np.ndarray, sigma: float) -> None:
-    """Warn of a typical sigma that is a millionth of the spread of its values, or a million times that."""
-    spread = 1.4826 * float(np.median(np.abs(value - np.median(value))))
-    if spread > 0 and not 1e-6 < sigma / spread < 1e6:
-        text = f"{channel} varies by {spread:.3g} and has sigmas of {sigma:.3g}: is that their unit?"
-        warnings.warn(text, stacklevel=3)
+def doubtful(obs: xr.Dataset, qc: np.ndarray) -> None:
+    """Warn of channels of which much is a gross error, and of typical sigmas that are a ten thousandth of the spread of
+    their values, or a hundred times that."""
+    value, sigma, channel, platform = (obs[n].values for n in ("value", "sigma", "channel", "platform"))
+    known, platforms = names(obs, "channel"), names(obs, "platform")
+    judged = ~np.isin(qc, [QC["missing"], QC["land"], QC["edited"]])
+    for c, code in np.unique(np.stack([channel[judged], platform[judged]]), axis=1).T:
+        own = judged & (channel == c) & (platform == code)
+        wrong, good = own & (qc == QC["gross_error"]), value[own & (qc == 0)]
+        if own.sum() >= FEW and wrong.sum() > own.sum() / 3:
+            numbers, count = np.unique(value[wrong], return_counts=True)
+            most = f", {count.max()} of them {numbers[count.argmax()]:g}" if count.max() >= FEW else ""
+            warnings.warn(
+                f"{wrong.sum()} of {own.sum()} values of {known[c]} from {platforms[code]} are gross errors{most}: the "
+                "others may be wrong, too, such as in other units, or these right (gross=inf flags none)", stacklevel=3
+            )  # fmt: skip
+        spread = 1.4826 * float(np.median(np.abs(good - np.median(good)))) if good.size >= FEW else 0.0
+        typical = float(np.median(sigma[own & (qc == 0)])) if spread else 1.0
+        if spread > 0 and not 1e-4 < typical / spread < 100:
+            text = f"{known[c]} varies by {spread:.3g} and has sigmas of {typical:.3g}: is that their unit?"
+            warnings.warn(text, stacklevel=3)
 
 
 def understood(obs: xr.Dataset) -> None:

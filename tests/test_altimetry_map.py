@@ -95,6 +95,8 @@ def test_a_file_is_used_once(call, tmp_path):
 def test_heights_that_are_all_equal_need_a_spread(call, tmp_path):
     file, line = wave(tmp_path / "t.nc", factor=0.0), ["--withhold", "0", "--out", tmp_path / "o"]
     refused(call(*SHORT, *line, "--file", file, case=CASE), "all heights that are used are equal; .* with --std")
+    file = wave(tmp_path / "cm.nc", factor=100.0)
+    refused(call(*SHORT, *line, "--file", file, case=CASE), "the heights vary by .* m, no sea does: mend their units")
 
 
 @pytest.mark.parametrize(("withhold", "said"), [("0", False), ("1000", True), ("5", True)])

@@ -171,6 +171,7 @@ def test_fields_of_another_grid_are_no_equivalents():
         replace(t.windows[0], operator=H).equivalents(t.prior[:1].expand(16, -1, -1, -1))
 
 
+@pytest.mark.filterwarnings("ignore:.*gross errors:UserWarning")
 def test_fill_values_that_are_most_of_a_channel_are_gross_errors():
     obs = observations([-9999.0] * 60 + [0.1] * 40, 0.1, np.arange(100.0), 5.0, 5.0)
     assert check(obs)["qc"].values[:60].tolist() == [QC["gross_error"]] * 60

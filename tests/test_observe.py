@@ -162,6 +162,7 @@ def test_errors_have_the_stated_size_and_memory():
     assert one.factor() == pytest.approx(np.sqrt(5))
 
 
+@pytest.mark.filterwarnings("ignore:.* varies by:UserWarning")
 def test_simulated_observations_have_the_error_they_state(rng):
     eq = equation()
     H = operator(eq, Channel("ssh", ssh(1e-4), 0.02), Channel("v", velocity(GRID, "v"), 0.1, "m s-1"))

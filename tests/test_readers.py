@@ -189,6 +189,7 @@ def test_written_tracks_are_read_again(tmp_path):
     assert (obs["time"].values - np.datetime64("2019-01-01")) / np.timedelta64(1, "D") == pytest.approx(days, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*gross errors:UserWarning")
 def test_a_fill_value_that_is_most_of_a_track_is_not_what_was_measured(tmp_path):
     """Packed as 32767, where the file declares -32768."""
     n, height = np.arange(200.0), np.r_[np.random.default_rng(0).normal(0, 0.1, 80), np.full(120, 32.767)]
