@@ -250,7 +250,8 @@ def doubtful(obs: xr.Dataset, qc: np.ndarray) -> None:
             most = f", {count.max()} of them {numbers[count.argmax()]:g}" if count.max() >= FEW else ""
             warnings.warn(
                 f"{wrong.sum()} of {own.sum()} values of {known[c]} from {platforms[code]} are gross errors{most}: the "
-                "others may be wrong, too, such as in other units, or these right (gross=inf flags none)", stacklevel=3
+                "others may be wrong, too, such as in other units, or these right (check and readers.cf flag none with "
+                "gross=inf)", stacklevel=3
             )  # fmt: skip
         spread = 1.4826 * float(np.median(np.abs(good - np.median(good)))) if good.size >= FEW else 0.0
         typical = float(np.median(sigma[own & (qc == 0)])) if spread else 1.0

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciml.flagging import GROSS
 from sciml.foreign import UNITS, converted, decoded, listed, need, raw
 from sciml.observations import QC, check, observations
 
@@ -182,7 +183,7 @@ def duacs_l4(path: str | Path, variable: str = "adt", sigma: float = 0.05, every
 # -- any CF trajectory or swath --------------------------------------------------------------------------------------
 def cf(
     path: str | Path, variable: str, sigma: float | str, group: str = "", edited: Edited | None = None,
-    units: str | None = None,
+    units: str | None = None, gross: float = GROSS,
 ) -> xr.Dataset:  # fmt: skip
     """``variable`` of a CF file whose time, longitude and latitude can be told from their attributes (or names).
 
@@ -197,6 +198,8 @@ def cf(
     edited : function of the decoded Dataset of that group that is true where samples must not be used
     units : of the result, ``"m"``, ``"K"`` or ``"s"``: the variable is converted, or refused where it has no units or
         those of something else (default: the units of the file)
+    gross : robust standard deviations beyond which values are gross errors, infinite for none
+        (:func:`sciml.observations.check`)
     """
     if units is not None and units not in UNITS:
         raise ValueError(f"units must be one of {', '.join(UNITS)}, got {units!r}; leave out for those of the file")
@@ -232,7 +235,7 @@ def cf(
         return container(
             value.values, full[3], *full[:3], edited=full[4], channels=(variable,), platforms=names,
             units=(str(value.attrs.get("units", "1")),), platform=0 if platform is None else platform,
-            swath=platform is None and sum(n > 1 for n in value.shape) > 1, attrs=provenance(file, path),
+            swath=platform is None and sum(n > 1 for n in value.shape) > 1, gross=gross, attrs=provenance(file, path),
         )  # fmt: skip
 
 
@@ -296,7 +299,7 @@ def provenance(ds: xr.Dataset, path: str | Path) -> dict[str, str]:
 
 def container(
     value, sigma, time, lon, lat, land: Any = False, edited: Any = False, swath: bool = False, short: bool = False,
-    **more: Any,
+    gross: float = GROSS, **more: Any,
 ) -> xr.Dataset:  # fmt: skip
     """The container of arrays of any one shape, flagged and checked; latitudes beyond the poles are no places, nor are
     longitudes beyond two turns. Dated pixels of a ``swath`` are ordered by time, others keep their place. In a file as
@@ -325,7 +328,7 @@ def container(
         order, dated = np.arange(size), np.flatnonzero(~np.isnat(when))
         order[dated] = dated[np.argsort(when[dated], kind="stable")]
         obs = obs.isel(obs=order)
-    return check(obs)
+    return check(obs, gross=gross)
 
 
 def eastward(lon) -> np.ndarray:

@@ -195,6 +195,7 @@ def test_a_fill_value_that_is_most_of_a_track_is_not_what_was_measured(tmp_path)
     n, height = np.arange(200.0), np.r_[np.random.default_rng(0).normal(0, 0.1, 80), np.full(120, 32.767)]
     readers.level3(n / 86400, n, 0 * n, height, "made", "title").to_netcdf(tmp_path / "made.nc")
     assert counts(readers.duacs_l3(tmp_path / "made.nc")) == {"good": 80, "gross_error": 120}
+    assert counts(readers.cf(tmp_path / "made.nc", "sla_unfiltered", 0.03, gross=np.inf)) == {"good": 200}
 
 
 def test_times_that_are_years_from_the_pass_are_flagged():
