@@ -22,7 +22,7 @@ import tyro
 from torch import Tensor
 
 from sciml import plot, plot_terms
-from sciml.discover.medida import advanced
+from sciml.discover.samples import advanced
 from sciml.discover.systems import SYSTEMS
 from sciml.field import MLP, FourierFeatures, NeuRBF, Siren, fit_adam, fit_last_layer, fit_projected, neural
 from sciml.fill import Interpolator, cubic, error_by_wavenumber, radial, spectral

@@ -37,8 +37,9 @@ from torch import Tensor, nn
 
 from sciml.discover.discovery import Discovery
 from sciml.discover.library import Library, coefficients, terms
-from sciml.discover.medida import Pair, advanced, columns, increments, low_pass, tiles
+from sciml.discover.medida import low_pass, tiles
 from sciml.discover.moments import Moments, gathered
+from sciml.discover.samples import Pair, advanced, columns, increments
 from sciml.discover.sparse import pysindy
 from sciml.discover.systems import JET
 from sciml.equation.qg import QuasiGeostrophic

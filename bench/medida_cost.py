@@ -19,7 +19,8 @@ import torch
 import tyro
 
 from sciml.discover.library import terms
-from sciml.discover.medida import Pair, advanced, medida
+from sciml.discover.medida import medida
+from sciml.discover.samples import Pair, advanced
 from sciml.discover.systems import SYSTEMS
 from sciml.initial import random_pv
 from sciml.score import table

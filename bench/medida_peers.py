@@ -10,15 +10,15 @@ modes stand above the noise: `sciml.kriging.resolved`). pysindy
 * in weak form (Messenger & Bortz 2021; pysindy's ``WeakPDELibrary``): uninterrupted series, of as many states in all as
   MEDIDA's triples, are integrated with test functions over boxes of three sizes in space and time.
 
-Of all thresholds, and of sizes or filters, the one is taken that comes nearest to the truth, which a user cannot know.
-MEDIDA chooses by itself.
+MEDIDA has the triples, and the series as well. Of all thresholds of pysindy, and of sizes or filters, the one is taken
+that comes nearest to the truth, which a user cannot know. MEDIDA chooses by itself.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from torch import Tensor
 
 from sciml.discover.discovery import Discovery
 from sciml.discover.library import Library, coefficients, terms
-from sciml.discover.medida import advanced
 from sciml.discover.moments import Moments, gathered, moments
 from sciml.score import table
 
@@ -52,19 +51,11 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     """Of states and noise."""
     samples: int = 100
-    """Triples of states that MEDIDA learns from."""
+    """Triples of states."""
     length: int = 30
     """States of each series: there are as many in all as in the triples."""
     every: int = 2
     """Model steps between them."""
-
-
-def series(o: Options, own: case.Options, e: case.Experiment) -> Tensor:
-    """Uninterrupted runs of the truth, seen as the triples are, ``(times, series, n, *modes)``."""
-    states = [e.z[0, :: max(1, o.length // 3)]]
-    while len(states) < o.length:
-        states.append(advanced(e.fine, states[-1], o.every * own.substeps))
-    return case.observed(own, e.system, torch.stack(states), e.fill, 3000 + own.seed)
 
 
 def weak(e: case.Experiment, library: Library, seen: Tensor, dt: float) -> Iterator[tuple[float, dict[str, Moments]]]:
@@ -108,14 +99,18 @@ def quality(library: Library, found: Discovery, exact: np.ndarray) -> dict[str, 
 
 def rows(o: Options, name: str, noise: float, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
     """What each method finds in one case."""
-    own = case.Options(case=name, noise=noise, samples=o.samples, seed=seed)
-    e = case.experiment(own)
+    triples = case.Options(case=name, noise=noise, samples=o.samples, seed=seed)
+    many = max(1, 3 * o.samples // o.length)
+    series = replace(triples, samples=many, length=o.length - 1, interval=o.every)
+    e = case.experiment(triples)
     s, library = e.system, terms(e.system.model)
     exact = coefficients(library, s.truth, s.model, e.z[1, :2])
-    pairs = case.pairs_of(own, e.seen, e.interval)
-    yield "MEDIDA", quality(library, case.discovered(own, e, library), exact)
+    pairs = case.pairs_of(triples, e.seen, e.interval)
+    yield "MEDIDA, triples", quality(library, case.discovered(triples, e, library), exact)
     yield "differences", quality(library, direct(e, library, pairs, 0.8 * s.cut, case.counted(s.truth)), exact)
-    forms = weak(e, library, series(o, own, e), o.every * s.dt)
+    e = case.experiment(series)
+    yield "MEDIDA, series", quality(library, case.discovered(series, e, library), exact)
+    forms = weak(e, library, e.seen, o.every * s.dt)
     yield "weak form", quality(library, nearest(e, library, forms), exact)
 
 

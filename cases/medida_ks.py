@@ -36,8 +36,8 @@ import sciml as sm
 from sciml import plot, plot_terms
 from sciml.data import write_netcdf
 from sciml.discover import library, medida
-from sciml.discover.medida import Pair
 from sciml.discover.moments import Moments, gathered
+from sciml.discover.samples import Pair
 from sciml.discover.sparse import selected
 from sciml.equation.base import Term
 from sciml.step import phi_functions

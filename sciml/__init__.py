@@ -10,7 +10,8 @@ from sciml.assim.optimal import OptimalInterpolation, ThreeDVar
 from sciml.assim.variational import FourDVar
 from sciml.data import from_dataset, open_run, to_dataset
 from sciml.discover.library import Library, terms
-from sciml.discover.medida import medida, pairs
+from sciml.discover.medida import medida
+from sciml.discover.samples import pairs
 from sciml.equation.base import Equation, Term
 from sciml.equation.layered import LayeredQG, TwoLayerQG
 from sciml.equation.presets import preset

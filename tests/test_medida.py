@@ -16,16 +16,8 @@ from torch import Tensor
 import sciml
 from sciml.discover.discovery import Discovery, rounded
 from sciml.discover.library import Library, coefficients, terms
-from sciml.discover.medida import (
-    Pair,
-    advanced,
-    columns,
-    increments,
-    low_pass,
-    medida,
-    pairs,
-    tiles,
-)
+from sciml.discover.medida import low_pass, medida, tiles
+from sciml.discover.samples import Pair, advanced, columns, increments, pairs
 from sciml.discover.sparse import Fit, Path, pysindy, relevance_vectors, selected
 from sciml.discover.systems import EDDY, JET, SYSTEMS, System
 from sciml.equation.kuramoto import KuramotoSivashinsky

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sciml.discover.library import coefficients, terms
-from sciml.discover.medida import Pair, advanced, medida
+from sciml.discover.medida import medida
+from sciml.discover.samples import Pair, advanced
 from sciml.equation.kuramoto import KuramotoSivashinsky
 from sciml.grid import Grid
 from sciml.step import etdrk4

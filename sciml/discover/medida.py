@@ -12,6 +12,8 @@ and h is regressed on candidate terms :math:`\phi_i` (Mojgani, Chattopadhyay & H
 * columns are means over both ends of the interval: second order in T, and errors of the two states that are alike make
   no bias;
 * with ``rounds``, increments are taken again from the model with what was found: nothing of the first order is left;
+* increments of a series of states are summed with weights that leave little of the noise, which is a weak form in
+  time (:mod:`sciml.discover.samples`);
 * which terms are kept is decided on increments held out; errors of coefficients allow for correlated residuals;
 * with a ``twin``, the bias of gaps and noise is what the same regression finds where the corrected model, which lacks
   nothing of itself, is the truth (indirect inference: Gourieroux, Monfort & Renault 1993, J. Appl. Econom. 8, S85).
@@ -21,7 +23,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,9 +31,10 @@ from torch import Tensor
 from sciml.discover.discovery import Discovery
 from sciml.discover.library import Library
 from sciml.discover.moments import Gathering, Moments, instrumented, moments
+from sciml.discover.samples import Sample, sound
 from sciml.discover.sparse import Fit, Path, least_squares, selected
 from sciml.equation.base import Equation
-from sciml.step import State, Step
+from sciml.step import Step
 
 TILES = 4
 """Increments of a sample are gathered in ``TILES x TILES`` parts of the box, whose residuals count as independent."""
@@ -41,133 +43,34 @@ Select = Callable[[Moments], Fit | tuple[Fit, Path]]
 ``lambda m: pysindy(m, STLSQ(threshold=0.1))``"""
 
 
-class Pair(NamedTuple):
-    """States at both ends of an interval of ``steps`` steps, ``(samples, n, *modes)``."""
-
-    before: Tensor
-    after: Tensor
-    steps: int = 1
-    earlier: Tensor | None = None
-    """the states one interval before, for data with noise: they give instruments"""
-    interval: float | None = None
-    """time between the states, where it is known"""
-
-
-def pairs(
-    z: Tensor, steps: int, every: int = 1, batch: int = 8, noisy: bool = False, interval: float | None = None
-) -> list[Pair]:
-    """Consecutive states of a run, coefficients ``(times, [members,] n, *modes)``, ``steps`` steps of the model apart,
-    from each ``every``-th on; with the state before them if they are noisy. With ``interval``, the time between two
-    states, it is made sure later that the model's steps add up to it. Raises ``ValueError`` where there are too few.
-
-    Examples
-    --------
-    >>> eq = sm.preset("eddy", nx=16)
-    >>> run = sm.rollout(sm.rk4(eq, 7200.0), 12, every=1, save=lambda state: state.z)
-    >>> found = sm.pairs(run(sm.random_pv(eq, seed=0)).fields, steps=1, batch=8)
-    >>> sum(len(pair.before) for pair in found)
-    12
-    """
-    lead = int(noisy)
-    if not isinstance(z, Tensor) or (z.ndim > 3 and not z.is_complex()):
-        raise ValueError("states are coefficients (times, [members,] n, *grid.modes); eq.init(fields) makes them of "
-                         "fields")  # fmt: skip
-    if not all(n == int(n) and n >= 1 for n in (steps, every, batch)):
-        raise ValueError(f"steps, every and batch are whole numbers from 1, got {steps}, {every} and {batch}")
-    if len(z) < 2 + lead:
-        raise ValueError(f"a pair needs {2 + lead} consecutive states, got {len(z)}")
-    first = torch.arange(lead, len(z) - 1, every)
-
-    def at(i: Tensor) -> Tensor:
-        return z[i].flatten(0, -4) if z.ndim > 4 else z[i]  # members are samples
-
-    return [Pair(at(i), at(i + 1), steps, at(i - 1) if noisy else None, interval) for i in first.split(batch)]
-
-
-def advanced(step: Step, z: Tensor, steps: int) -> Tensor:
-    """States after some steps of the model."""
-    state = State(z)
-    with torch.no_grad():
-        for _ in range(steps):
-            state = step(state)
-    return state.z
-
-
-def increments(step: Step, pair: Pair) -> Tensor:
-    """What the model misses, a rate: ``(after - M(before)) / T``."""
-    length = pair.steps * step.dt
-    if pair.interval is not None and abs(length - pair.interval) > 1e-6 * length:
-        raise ValueError(f"the states are {pair.interval:g} apart, {pair.steps} steps of {step.dt:g} are {length:g}; "
-                         "give pairs the number of steps between two states")  # fmt: skip
-    if step(State(pair.before[:1])).memory:
-        warnings.warn("this stepper remembers earlier steps, and each pair starts it anew: errors of its start may be "
-                      "taken for terms that the model lacks; use rk4 or etdrk4", stacklevel=2)  # fmt: skip
-    return (pair.after - advanced(step, pair.before, pair.steps)) / length
-
-
 def low_pass(eq: Equation, cut: float) -> Tensor:
     """``exp(-(K / cut)^8)`` on the modes; ``inf`` lets all pass."""
     return eq.grid.real(torch.exp(-((eq.grid.K2.sqrt() / cut) ** 8)))
 
 
-def columns(library: Library, eq: Equation, before: Tensor, after: Tensor) -> Tensor:
-    """Means of the terms over both ends of an interval, ``(samples, p, *modes)``."""
-    return 0.5 * (library.values(eq, before) + library.values(eq, after))
-
-
-def instruments(library: Library, eq: Equation, step: Step, pair: Pair) -> Tensor:
-    """The columns that the model forecasts from the earlier states, whose noise is not that of the pair."""
-    assert pair.earlier is not None
-    before = advanced(step, pair.earlier, pair.steps)
-    return columns(library, eq, before, advanced(step, before, pair.steps))
-
-
 def regression(
-    model: Equation, step: Step, data: Iterable[Pair], library: Library, cuts: Sequence[float],
+    model: Equation, step: Step, data: Iterable[Sample], library: Library, cuts: Sequence[float],
     added: dict[str, np.ndarray], where: Tensor | None,
 ) -> dict[tuple[str, float], Moments]:  # fmt: skip
     """Moments by field and low-pass: of increments of ``step``, to which the terms ``added`` belong already; columns of
-    the library, then instruments where there are earlier states."""
+    the library, then instruments where there are some."""
     p, samples = len(library), 0
     streams = {(f, c): Gathering() for f in added for c in cuts}
-    for pair in data:
-        sound(pair, model, samples)
-        samples += len(pair.before)
-        h, phi = increments(step, pair), columns(library, model, pair.before, pair.after)
-        if pair.earlier is not None:
-            phi = torch.cat([phi, instruments(library, model, step, pair)], 1)
-        names = library.names * (phi.shape[1] // p)
-        rate = (pair.after - pair.before) / (pair.steps * step.dt)
+    for sample in data:
+        sound(sample, model, samples)
+        h, phi, rate = sample.rows(model, step, library)
+        samples += len(h)
+        names = library.names * (phi.shape[2] // p)
         for field in added:
             i = model.prognostic.index(field)
-            whole = h[:, i] + (model.grid.complex(torch.as_tensor(added[field]))[:, None, None] * phi[:, :p]).sum(1)
+            known = model.grid.complex(torch.as_tensor(added[field]))[:, None, None] * phi[:, :, :p]
+            whole = h[:, :, i] + known.sum(2)
             for cut in cuts:
                 smooth = low_pass(model, cut)
-                y, x, all_of_it = (model.grid.ifft(smooth * a) for a in (whole, phi, rate[:, i]))
+                y, x, all_of_it = (model.grid.ifft(smooth * a) for a in (whole, phi, rate[:, :, i]))
                 for part in tiles(names, x, y, all_of_it, where):
                     streams[field, cut].add(part)
     return {key: stream.moments() for key, stream in streams.items()}
-
-
-def sound(pair: Pair, model: Equation, samples: int) -> None:
-    """Refuse a pair that is none of the model's, or not finite; ``samples`` came before it."""
-    if not isinstance(pair, Pair):
-        raise ValueError("data are pairs of states, as pairs(states, steps) makes them, or a function that gives them")
-    shape = (len(model.prognostic), *model.grid.modes)
-    for states in (pair.before, pair.after, pair.earlier):
-        if states is None:
-            continue
-        if states.shape[-3] != shape[0]:
-            raise ValueError(f"the states have {states.shape[-3]} fields, the model has {shape[0]}: "
-                             f"{', '.join(model.prognostic)}")  # fmt: skip
-        if states.shape[-2:] != shape[1:]:
-            raise ValueError(f"the states have {tuple(states.shape[-2:])} modes, the model's grid has "
-                             f"{model.grid.modes}; use a model on the grid of the data")  # fmt: skip
-        bad = ~torch.isfinite(torch.view_as_real(states)).flatten(1).all(1)
-        if bad.any():
-            first = samples + int(bad.nonzero()[0])
-            raise ValueError(f"{int(bad.sum())} states are not finite, the first of sample {first} (from 0, over all "
-                             "pairs); fill the gaps first")  # fmt: skip
 
 
 def fitted(m: Moments, p: int, select: Select) -> tuple[Fit, Path]:
@@ -191,7 +94,8 @@ def with_path(found: Fit | tuple[Fit, Path]) -> tuple[Fit, Path]:
 
 
 def tiles(names: Sequence[str], x: Tensor, y: Tensor, whole: Tensor, where: Tensor | None) -> list[Moments]:
-    """Moments of columns ``(samples, p, ny, nx)`` and values ``(samples, ny, nx)``, blocks by part of the box."""
+    """Moments of columns ``(samples, [rows,] p, ny, nx)`` and values ``(samples, [rows,] ny, nx)``, blocks by sample
+    and part of the box."""
     kept = torch.ones(y.shape[-2:], dtype=torch.bool) if where is None else where
     found = []
     for rows in torch.arange(y.shape[-2]).tensor_split(min(TILES, y.shape[-2])):
@@ -199,15 +103,16 @@ def tiles(names: Sequence[str], x: Tensor, y: Tensor, whole: Tensor, where: Tens
             own = kept[rows][:, cols]
             if own.any():
                 a, b, c = (f[..., rows, :][..., cols][..., own].double().cpu().numpy() for f in (x, y, whole))
-                found.append(moments(names, a.swapaxes(-1, -2), b, c))
+                a = a.swapaxes(-1, -2).reshape(len(a), -1, len(names))
+                found.append(moments(names, a, b.reshape(len(b), -1), c.reshape(len(c), -1)))
     return found
 
 
 def medida(
-    model: Equation, stepper: Callable[[Equation], Step], data: Sequence[Pair] | Callable[[Equation], Sequence[Pair]],
-    library: Library, *,
+    model: Equation, stepper: Callable[[Equation], Step],
+    data: Sequence[Sample] | Callable[[Equation], Sequence[Sample]], library: Library, *,
     cuts: Sequence[float] = (np.inf,), rounds: int = 2, select: Select = selected, where: Tensor | None = None,
-    fields: Sequence[str] | None = None, twin: Callable[[Equation], Sequence[Pair]] | None = None,
+    fields: Sequence[str] | None = None, twin: Callable[[Equation], Sequence[Sample]] | None = None,
 ) -> Discovery:  # fmt: skip
     """Find what ``model`` lacks.
 
@@ -217,10 +122,10 @@ def medida(
     Parameters
     ----------
     stepper : how the model is stepped, such as ``lambda eq: rk4(eq, dt)``
-    data : pairs of observed states; read once a round, so a stream must be one that can be read again. For analyses of
-        an assimilation a function that assimilates anew with the corrected model it is given, such as ``lambda eq:
-        pairs(cycle(stepper(eq), ...).analysis, ...)``: a gain shows only a part of what is missing, and what is found
-        in a round leaves the part that the next one sees
+    data : pairs or series of observed states (:func:`~sciml.pairs`), read once a round; a stream must be one that can
+        be read again. For analyses of an assimilation a function that assimilates anew with the corrected model it is
+        given, such as ``lambda eq: pairs(cycle(stepper(eq), ...).analysis, ...)``: a gain shows only a part of what is
+        missing, and what is found in a round leaves the part that the next one sees
     cuts : wavenumbers of the low-pass; for each field the one is taken with which most of held-out increments is
         explained
     rounds : how often increments are taken, each time from the model with what was found before
@@ -245,7 +150,7 @@ def medida(
     if isinstance(stepper, Step) or not isinstance(library, Library) or not len(library):
         raise ValueError("medida takes what makes a step, such as lambda eq: rk4(eq, dt), and a library such as "
                          f"terms(model); got {type(stepper).__name__} and {type(library).__name__}")  # fmt: skip
-    if not callable(data) and (isinstance(data, Tensor | Pair) or not hasattr(data, "__iter__")):
+    if not callable(data) and (isinstance(data, Tensor | Sample) or not hasattr(data, "__iter__")):
         raise ValueError("data are pairs of states, as pairs(states, steps) makes them, or a function that gives them")
     if isinstance(fields, str) or (fields is not None and not fields):
         raise ValueError(

@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from sciml.discover.library import Library
-from sciml.discover.medida import medida, pairs
+from sciml.discover.medida import medida
+from sciml.discover.samples import pairs
 from sciml.equation.expression import Coord, Expr, Field, J, Number, cos, dx, lap, wrap
 from sciml.grid import Grid
 from sciml.prose.flow_data import daily_steps
