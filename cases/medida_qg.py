@@ -86,7 +86,7 @@ class Options(Common):
     """How gaps are filled, and noise with resolved (all points seen: modes above the noise, as they are), kriging and
     neural (waves fitted in closed form) (default: resolved where all points are seen, otherwise kriging)."""
     samples: Annotated[int, Range(2, 100_000)] | None = None
-    """Number of pairs or series (default: 12 without gaps and noise, else 100 pairs or 10 series; quick 6, 12 and 4)."""
+    """Number of pairs or series (default: 12 without gaps and noise, else 100 pairs or 10 series; quick 6, 12, 4)."""
     interval: Annotated[int, Range(1, 10_000)] | None = None
     """Model steps between two states (default: 1 without gaps and noise, 8 with, 2 in a series)."""
     length: Annotated[int, Range(1, 1_000)] = 1
