@@ -35,9 +35,11 @@ from torch.nn.functional import pad
 import sciml as sm
 from sciml import plot, plot_terms
 from sciml.data import write_netcdf
-from sciml.discover import library, medida
+from sciml.discover import library
+from sciml.discover.discovery import Discovery
+from sciml.discover.medida import tiles
 from sciml.discover.moments import Moments, gathered
-from sciml.discover.samples import Pair
+from sciml.discover.samples import Pair, advanced
 from sciml.discover.sparse import selected
 from sciml.equation.base import Term
 from sciml.step import phi_functions
@@ -96,14 +98,14 @@ def truth(o: Options, nx: int, samples: int) -> tuple[sm.equation.KuramotoSivash
     coarse, eq = (sm.equation.KuramotoSivashinsky(grid=g) for g in grids)
     u = torch.randn(samples, 1, 1, 128, generator=torch.Generator().manual_seed(o.seed), dtype=torch.float64)
     z = coarse.init(u - u.mean(-1, keepdim=True))
-    z = pad(medida.advanced(sm.etdrk4(coarse, 0.1), z, 1000), (0, 0, 0, eq.grid.modes[0] - z.shape[-2]))
+    z = pad(advanced(sm.etdrk4(coarse, 0.1), z, 1000), (0, 0, 0, eq.grid.modes[0] - z.shape[-2]))
     step = sm.etdrk4(eq, o.dt)
-    states = [medida.advanced(step, z, round(1 / o.dt))]
+    states = [advanced(step, z, round(1 / o.dt))]
     for n in (o.factor, o.factor * (o.steps - 1)):
-        states.append(medida.advanced(step, states[-1], n))
+        states.append(advanced(step, states[-1], n))
     series = [states[0][0]]
     while len(series) < 2 * samples:
-        series.append(medida.advanced(step, series[-1], o.factor * o.steps))
+        series.append(advanced(step, series[-1], o.factor * o.steps))
     return eq, torch.stack(states), torch.stack(series)
 
 
@@ -141,7 +143,7 @@ def coefficients(x: Tensor) -> Tensor:
 
 def forecast(step: sm.Step, x: Tensor, steps: int) -> Tensor:
     """Vectors some steps later. Raises ``ValueError`` for a model that blows up."""
-    end = vector(medida.advanced(step, coefficients(x), steps))
+    end = vector(advanced(step, coefficients(x), steps))
     if not bool(end.abs().max() < 1e3):
         raise ValueError("the model blows up")
     return end
@@ -190,14 +192,14 @@ def regression(
     h, rate = (a[:, None] / T for a in (innovation, after - before))
     h = h + (torch.as_tensor(added, device=h.device)[:, None] * columns).sum(1, keepdim=True)
     x, y, whole = (model.grid.ifft(coefficients(a @ root)[:, :, 0]) for a in (columns, h, rate))
-    return gathered(medida.tiles(LIBRARY.names, x, y[:, 0], whole[:, 0], None))
+    return gathered(tiles(LIBRARY.names, x, y[:, 0], whole[:, 0], None))
 
 
-def discover(case: str, o: Options, variance: float, seen: Pair, members: int) -> medida.Discovery:
+def discover(case: str, o: Options, variance: float, seen: Pair, members: int) -> Discovery:
     """What a model lacks, nothing if it does not stay finite. Where it does not with what was found, half of the change
     is tried."""
     model, dt = equation(case, seen.before), o.dt * o.factor
-    found, added, held = medida.Discovery(LIBRARY, {}, {}, {}, {}), *np.zeros((2, len(LIBRARY)))
+    found, added, held = Discovery(LIBRARY, {}, {}, {}, {}), *np.zeros((2, len(LIBRARY)))
     for _ in range(10):
         own = model + [Term("u", f"found {i}", float(added[i]) * LIBRARY.terms[i]) for i in np.flatnonzero(added)]
         try:
@@ -206,7 +208,7 @@ def discover(case: str, o: Options, variance: float, seen: Pair, members: int) -
         except (ValueError, torch.linalg.LinAlgError):
             added = (held + added) / 2
             continue
-        found = medida.Discovery(LIBRARY, {"u": fit}, {"u": path}, {"u": math.inf}, {})
+        found = Discovery(LIBRARY, {"u": fit}, {"u": path}, {"u": math.inf}, {})
         held, added = added, fit.coefficients
         if np.linalg.norm(added - held) < 1e-5 + 0.03 * np.linalg.norm(fit.std):
             break
@@ -241,7 +243,7 @@ def by_pysindy(grid: sm.Grid, z: Tensor, T: float, seed: int, noise: str) -> dic
 class Score:
     """What was found, beside what the model lacks."""
 
-    def __init__(self, missing: np.ndarray, found: medida.Discovery):
+    def __init__(self, missing: np.ndarray, found: Discovery):
         self.missing, self.found = missing, found
         self.lacks, self.std = (found.coefficients()[0], found.std()[0]) if found.fits else np.zeros((2, len(missing)))
         self.error, self.right = error(missing - self.lacks), np.array_equal(self.lacks != 0, missing != 0)

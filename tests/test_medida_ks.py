@@ -38,7 +38,7 @@ def test_states_are_a_run_of_the_equation(ks, options, data):
     """Against steps of another scheme, a tenth as long."""
     eq, states, _ = data
     step = sm.rk4(eq, options.dt * options.factor / 1000)
-    late = ks.medida.advanced(step, states[0], 1000)
+    late = ks.advanced(step, states[0], 1000)
     assert relative(late, states[1]) < 1e-8
 
 
