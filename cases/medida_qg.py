@@ -97,8 +97,8 @@ class Options(Common):
     twin: bool = False
     """Take off the bias that gaps and noise make, which the same observations of the corrected model itself show."""
     cut: Annotated[float, Range(0, 1e3, open=True)] | None = None
-    """Low-pass, as a factor of the case's own wavenumber (default: none without gaps and noise, 0.8 with; for series
-    that of 0.4 and 0.8 with which more is explained)."""
+    """Low-pass, as a factor of the case's own wavenumber (default: none without gaps and noise, 0.8 with;
+    for long series with gaps 0.4 is better)."""
     optimiser: Literal["backwards", "rvm", "stlsq", "sr3", "ssr"] = "backwards"
     """What keeps terms: backward elimination judged by held-out increments, a relevance vector machine, or pysindy."""
     thickness: bool = False
@@ -268,7 +268,7 @@ def pairs_of(o: Options, seen: Tensor, interval: int) -> list[Sample]:
 def discovered(o: Options, e: Experiment, library: Library | None = None) -> Discovery:
     """What the model of the experiment lacks (library: that of the model)."""
     s, clean = e.system, not noisy(o)
-    factors = (o.cut,) if o.cut else (np.inf,) if clean else (0.8,) if o.length == 1 else (0.4, 0.8)
+    factor = o.cut or (np.inf if clean else 0.8)
 
     def twin(eq: Equation) -> list[Sample]:
         states = in_a_row(o, e.step(eq), advanced(e.step(eq), e.seen[0], TWIN), e.interval)
@@ -276,7 +276,7 @@ def discovered(o: Options, e: Experiment, library: Library | None = None) -> Dis
 
     return medida(
         s.model, e.step, pairs_of(o, e.seen, e.interval), library or terms(s.model, o.thickness),
-        cuts=tuple(s.cut * f for f in factors), rounds=o.rounds or (3 if clean else 2),
+        cuts=(s.cut * factor,), rounds=o.rounds or (3 if clean else 2),
         select=OPTIMISERS[o.optimiser](), where=None if clean else counted(s.truth),
         fields=tuple(f"q{i}" for i in sorted(set(o.layers))),
         twin=twin if o.twin else None,
